@@ -1,0 +1,117 @@
+"""Diffusion models on signals whose exact answer is known: the library of the book *Diffusion on Wavelets*."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .data import batches, stream
+from .diffusion import (
+    X0,
+    Denoiser,
+    Eps,
+    Normal,
+    Parametrisation,
+    Prediction,
+    V,
+    draw_times,
+    loss,
+    q_posterior,
+    q_sample,
+    q_step,
+    simple,
+)
+from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, share
+from .networks import Block, LinearSkip, NoiseLevel, UNet1D
+from .oracle import FamilyOracle, FiniteOracle, Gaussian, Wiener, fit_gaussian
+from .samplers import ancestral, beta, beta_tilde, ddim, even_log_snr, even_steps, sample
+from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
+from .signals import BenchmarkMorlet, Family, Finite, Morlet, check_signals, morlet, report_grid
+
+if TYPE_CHECKING:
+    from .store import cache_dir, load, save, train_or_load
+    from .training import Fit, LitDDPM, Recipe, by_linear_error, device, fit, linear_skip
+
+__version__ = "0.1.0"
+
+# Lightning takes seconds to import: what needs it is imported when it is first asked for.
+_LAZY = {
+    "store": ("cache_dir", "load", "save", "train_or_load"),
+    "training": ("Fit", "LitDDPM", "Recipe", "by_linear_error", "device", "fit", "linear_skip"),
+}
+
+__all__ = [
+    "LEFTOVER",
+    "X0",
+    "BenchmarkMorlet",
+    "Block",
+    "Denoiser",
+    "Eps",
+    "Estimate",
+    "Family",
+    "FamilyOracle",
+    "Finite",
+    "FiniteOracle",
+    "Fit",
+    "FittedSignals",
+    "Gaussian",
+    "LinearSkip",
+    "LitDDPM",
+    "Morlet",
+    "NoiseLevel",
+    "Normal",
+    "Parametrisation",
+    "Prediction",
+    "Recipe",
+    "Schedule",
+    "UNet1D",
+    "V",
+    "Wiener",
+    "ancestral",
+    "batches",
+    "beta",
+    "beta_tilde",
+    "by_linear_error",
+    "cache_dir",
+    "check_signals",
+    "cosine",
+    "ddim",
+    "device",
+    "draw_times",
+    "even_log_snr",
+    "even_steps",
+    "fit",
+    "fit_family",
+    "fit_gaussian",
+    "linear",
+    "linear_skip",
+    "load",
+    "log_linear",
+    "loss",
+    "loss_over_floor",
+    "mean_loss",
+    "morlet",
+    "q_posterior",
+    "q_sample",
+    "q_step",
+    "quadratic",
+    "report_grid",
+    "sample",
+    "save",
+    "share",
+    "sigmoid",
+    "simple",
+    "stream",
+    "train_or_load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,74 @@
+"""Batches that are made afresh at every step, each a pure function of (seed, global step) (chapter 2).
+
+Resuming a run, any number of worker processes and any number of ranks see the same batches because of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+__all__ = ["batches", "stream"]
+
+
+def stream(seed: int, step: int, purpose: int = 0) -> torch.Generator:
+    """A CPU generator that depends on (seed, step, purpose) and on nothing else.
+
+    Resuming, any number of workers and any number of ranks draw the same numbers because of it.
+    """
+    state = np.random.SeedSequence((seed, step, purpose)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
+
+
+class _Batches(Dataset):
+    """Item number `step` is the batch of that step: this rank's slice of it."""
+
+    def __init__(self, draw: Callable[[int], tuple[Tensor, ...]], rank: int, ranks: int):
+        self.draw, self.rank, self.ranks = draw, rank, ranks
+
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+        return tuple(x[self.rank :: self.ranks] for x in self.draw(step))
+
+
+class _From(Sampler[int]):
+    """The steps start, …, steps - 1. Its length stays `steps`, so that a resumed epoch ends where it should."""
+
+    def __init__(self, start: int, steps: int):
+        self.start, self.steps = start, steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+def batches(
+    draw: Callable[[int], tuple[Tensor, ...]],
+    steps: int,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    workers: int = 0,
+) -> DataLoader:
+    """A loader whose item number `step` is ``draw(step)``, whatever the number of workers or ranks.
+
+    Args:
+        draw: step → tuple of tensors with one leading batch size; must depend on `step` alone.
+        steps: the number of the last step plus one.
+        start: the first step (the global step of a resumed run).
+        rank, ranks: this process takes rows rank, rank + ranks, … of every batch.
+        workers: processes that draw ahead; 0 draws in this one.
+
+    >>> from ddpm_lib import BenchmarkMorlet
+    >>> family = BenchmarkMorlet()
+    >>> loader = batches(lambda step: family.sample(4, stream(seed=0, step=step)), steps=3)
+    >>> [x0.shape[0] for x0, params in loader]
+    [4, 4, 4]
+    """
+    return DataLoader(_Batches(draw, rank, ranks), batch_size=None, sampler=_From(start, steps), num_workers=workers)

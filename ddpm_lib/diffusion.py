@@ -1,0 +1,265 @@
+"""The forward process, its posterior, what a network predicts, and the loss (chapters 3, 4 and 6).
+
+Shapes: signals (B, C, L); times t (B,), 0 = data, T = noise. Notation of Ho et al. 2020; the numbers in
+brackets are the equations of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .schedules import Schedule
+from .signals import check_signals
+
+__all__ = [
+    "X0",
+    "Denoiser",
+    "Eps",
+    "Normal",
+    "Parametrisation",
+    "Prediction",
+    "V",
+    "draw_times",
+    "loss",
+    "q_posterior",
+    "q_sample",
+    "q_step",
+    "simple",
+]  # fmt: skip
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of x_t: both views of one estimate, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·eps. Each (B, C, L)."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Normal(NamedTuple):
+    """N(mean, var·I): mean (B, C, L), var (B, 1, 1)."""
+
+    mean: Tensor
+    var: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + √var·noise, report (4)."""
+        return self.mean + self.var.sqrt() * noise
+
+
+def _times(
+    t: Tensor | float, x: Tensor, place: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """t as (B,), on x's device unless told otherwise; a single number serves the whole batch."""
+    t = torch.as_tensor(t, device=place or x.device, dtype=dtype)
+    if t.ndim == 0:
+        t = t.expand(len(x))
+    if t.shape != (len(x),):
+        raise ValueError(f"t must be one number or have shape ({len(x)},), one time a signal; got {tuple(t.shape)}.")
+    return t
+
+
+def _exact_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """t as (B, 1, 1) in float64 on the CPU, where β is computed without loss."""
+    return _times(t, x, "cpu", torch.float64)[:, None, None]
+
+
+def _same_shape(x: Tensor, y: Tensor, what: str) -> None:
+    if x.shape != y.shape:
+        raise ValueError(f"{what} must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}.")
+
+
+def q_step(x_prev: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
+    """One forward step, x_t = √(1-β_t)·x_{t-1} + √β_t·ε_t with fresh ε_t: report (1) and (5).
+
+    Args:
+        x_prev, eps: (B, C, L).
+        t: 1…T, one number or (B,): the step that is taken, from t-1 to t.
+    """
+    check_signals(x_prev, "x_prev")
+    _same_shape(x_prev, eps, "x_prev and eps")
+    beta = schedule.beta(_exact_times(t, x_prev))
+    keep, add = ((1 - beta).sqrt().to(x_prev), beta.sqrt().to(x_prev))
+    return keep * x_prev + add * eps
+
+
+def q_sample(x0: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
+    """The jump x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε: report (9), Ho et al. (4).
+
+    Args:
+        x0, eps: (B, C, L), eps ~ N(0, I).
+        t: 0…T, one number or (B,).
+
+    Raises:
+        TypeError, ValueError: x0 not floating point, finite and (B, C, L); shapes that differ; t outside 0…T.
+
+    >>> x0 = torch.ones(2, 1, 4)
+    >>> from ddpm_lib import linear
+    >>> q_sample(x0, torch.tensor([0, 1000]), torch.zeros_like(x0), linear())[:, 0, 0]
+    tensor([1.0000, 0.0064])
+    """
+    check_signals(x0)
+    _same_shape(x0, eps, "x0 and eps")
+    a, s = schedule(_times(t, x0), x0.dtype)
+    return a * x0 + s * eps
+
+
+def q_posterior(
+    x0: Tensor, xt: Tensor, t: Tensor | float, schedule: Schedule, s: Tensor | float | None = None
+) -> Normal:
+    """q(x_s | x_t, x_0) = N(μ̃, β̃·I), report (40), (42), (43); Ho et al. (6), (7), for any s < t.
+
+    Args:
+        x0, xt: (B, C, L).
+        t, s: times, one number or (B,), 0 ≤ s < t; s is t - 1 where it is not given.
+
+    Returns:
+        Normal with mean μ̃ (B, C, L) and variance β̃ (B, 1, 1); at s = 0 it is a point mass at x0.
+    """
+    _same_shape(x0, xt, "x0 and xt")
+    t, s = (_exact_times(v, xt) for v in (t, t - 1 if s is None else s))
+    if not (s < t).all():
+        raise ValueError("The posterior steps back in time: s must be smaller than t.")
+    beta, ab_s = schedule.beta(t, s), schedule.alpha_bar(s)
+    noise_t, noise_s = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (t, s))  # 1-ᾱ without cancellation
+    from_xt = (1 - beta).sqrt() * noise_s / noise_t
+    from_x0 = ab_s.sqrt() * beta / noise_t
+    from_xt, from_x0, var = (v.to(xt.dtype).to(xt.device) for v in (from_xt, from_x0, noise_s / noise_t * beta))
+    return Normal(from_xt * xt + from_x0 * x0, var)
+
+
+# --- what the network predicts ------------------------------------------------------------------------
+
+
+class Parametrisation(Protocol):
+    """What the network's output means: `target` is what it should be, `predict` turns it into x̂_0 and ε̂."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor: ...
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction: ...
+
+
+class Eps:
+    """The network predicts the noise ε: the report's and Ho et al.'s choice, report (44) put right."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return eps
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=(xt - s * out) / a, eps=out)
+
+
+class X0:
+    """The network predicts the signal x_0."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return x0
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=out, eps=(xt - a * out) / s)
+
+
+class V:
+    """The network predicts v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, sec. 4)."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return a * eps - s * x0
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=a * xt - s * out, eps=s * xt + a * out)
+
+
+class Denoiser(nn.Module):
+    """A network, a schedule and a parametrisation: everything that p_θ is made of.
+
+    Called with noisy signals it returns both views of its estimate, so a sampler never asks what was trained.
+
+    Args:
+        network: (x (B, C, L), log_snr (B,), cond (B, P) or None) → (B, C, L).
+        schedule: the noise schedule; the network is told log-SNR, so it can be sampled on another grid.
+        parametrisation: `Eps()`, `X0()`, `V()` or your own.
+
+    >>> from ddpm_lib import linear
+    >>> from ddpm_lib import UNet1D
+    >>> untrained = Denoiser(UNet1D(), linear(), V())  # an untrained UNet1D returns 0
+    >>> untrained(torch.ones(2, 1, 8), torch.tensor([1, 1000])).x0[:, 0, 0].detach()
+    tensor([0.9999, 0.0064])
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, parametrisation: Parametrisation):
+        super().__init__()
+        self.network, self.schedule, self.parametrisation = network, schedule, parametrisation
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        """xt (B, C, L) at times t (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
+        t = _times(t, xt)
+        a, s = self.schedule(t, xt.dtype)
+        out = self.network(xt, self.schedule.log_snr(t, xt.dtype), cond)
+        return self.parametrisation.predict(out, xt, a, s)
+
+
+# --- the loss -----------------------------------------------------------------------------------------
+
+Weight = Callable[[Schedule, Tensor], Tensor]
+"""(schedule, t (B,)) → the weight (B,) of ‖x_0 - x̂_0‖²: one meaning for every parametrisation."""
+
+
+def simple(schedule: Schedule, t: Tensor) -> Tensor:
+    """The weight of L_simple, report (51): SNR_t in front of ‖x_0 - x̂_0‖², which is 1 in front of ‖ε - ε̂‖²."""
+    return schedule.snr(t)
+
+
+def draw_times(
+    n: int, schedule: Schedule, generator: torch.Generator | None = None, density: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Times t in 1…T and the weights that keep a mean over them unbiased: (t (n,), weight (n,)).
+
+    Args:
+        density: (T,), how often each t is drawn, up to a factor; uniform where it is not given, and then
+            every weight is 1. Otherwise weight = (1/T)/p(t): importance sampling (Nichol & Dhariwal 2021, sec. 3.3).
+    """
+    if density is None:
+        return torch.randint(1, schedule.T + 1, (n,), generator=generator), torch.ones(n)
+    if density.shape != (schedule.T,) or not (torch.isfinite(density) & (density > 0)).all():
+        raise ValueError(f"The density over t must have shape ({schedule.T},) and be positive, got {_shape(density)}.")
+    p = density / density.sum()
+    k = torch.multinomial(p, n, replacement=True, generator=generator)
+    return k + 1, 1 / (schedule.T * p[k])
+
+
+def _shape(x: Tensor) -> str:
+    return f"shape {tuple(x.shape)} with values from {x.min():.3g} to {x.max():.3g}"
+
+
+def loss(
+    denoiser: Callable[..., Prediction],
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    weight: Weight = simple,
+    cond: Tensor | None = None,
+) -> Tensor:
+    """L_simple of each signal, ‖ε - ε̂(x_t, t)‖² a sample: report (52), Ho et al. (14).
+
+    Args:
+        denoiser: a `Denoiser`, or an exact one, with a ``schedule``.
+        x0, eps: (B, C, L).
+        t: (B,), 1…T: 0 has no noise to predict.
+        weight: another weight over t, as a function of schedule and t.
+        cond: (B, P), what the denoiser is told besides.
+
+    Returns:
+        (B,), the mean over channels and samples. With `simple` a denoiser that always says ε̂ = 0 has 1.
+    """
+    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    t = _times(t, x0)
+    error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))
+    if weight is simple:
+        return error
+    return (weight(schedule, t) / schedule.snr(t)).to(error.dtype) * error
+
+
+ALL = (Eps, X0, V)

@@ -1,0 +1,171 @@
+"""A one-dimensional U-Net that is told the noise level, and the linear skip around it (chapter 8)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .oracle import Wiener
+
+__all__ = ["Block", "LinearSkip", "NoiseLevel", "UNet1D"]
+
+
+class NoiseLevel(nn.Module):
+    """log-SNR (B,) → embedding (B, dim): sines and cosines of many wavelengths, then a small MLP.
+
+    The sinusoidal embedding of Vaswani et al. 2017, of the noise level and not of the step number, so that
+    a trained network can be used on any grid of steps.
+    """
+
+    freqs: Tensor
+
+    def __init__(self, dim: int, waves: int = 16):
+        super().__init__()
+        # log-SNR runs over some ±10: wavelengths from 60, more than the whole range, down to 0.6
+        self.register_buffer("freqs", 2 * math.pi / torch.logspace(math.log10(60), math.log10(0.6), waves))
+        self.mlp = nn.Sequential(nn.Linear(2 * waves, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        angle = log_snr[:, None] * self.freqs
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], 1))
+
+
+class Block(nn.Module):
+    """Residual block, (B, width, n) → the same shape: look at the neighbours, be told the noise level, add.
+
+    The embedding scales and shifts every channel (FiLM, Perez et al. 2018). The last convolution starts at
+    zero, so a new block is the identity and a deep stack starts as a shallow one.
+    """
+
+    def __init__(self, width: int, kernel: int, dim: int):
+        super().__init__()
+        self.look = nn.Conv1d(width, 2 * width, kernel, padding=kernel // 2)
+        self.norm = nn.GroupNorm(1, 2 * width)
+        self.film = nn.Linear(dim, 4 * width)
+        self.mix = nn.Conv1d(2 * width, width, 1)
+        for p in self.mix.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.film(emb)[:, :, None].chunk(2, 1)
+        return x + self.mix(F.silu(self.norm(self.look(x)) * (1 + scale) + shift))
+
+
+class UNet1D(nn.Module):
+    """A 1-D U-Net for signals of any length (Ronneberger et al. 2015, with the residual blocks above).
+
+    The signal is cut into patches, each patch becomes one position of `width` channels. Going down, blocks
+    look at ever wider surroundings at half the resolution; going up, the resolution returns and what was
+    known at each level is added back (the skips). A length that is no multiple of patch·2^(levels-1) is
+    padded with zeros and cut back.
+
+    Args:
+        in_channels, out_channels: channels of the input and of the output.
+        width: channels inside.
+        levels: resolutions, each half of the one before.
+        blocks: blocks a level, on the way down and again on the way up.
+        patch: samples a patch.
+        kernel: positions a convolution sees; odd.
+        dim: size of the embedding of the noise level.
+
+    >>> net = UNet1D()
+    >>> net(torch.randn(2, 1, 127), torch.zeros(2)).shape
+    torch.Size([2, 1, 127])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        width: int = 64,
+        levels: int = 2,
+        blocks: int = 2,
+        patch: int = 4,
+        kernel: int = 5,
+        dim: int = 128,
+    ):
+        super().__init__()
+        if kernel % 2 == 0 or min(in_channels, out_channels, width, levels, blocks, patch, kernel, dim) < 1:
+            raise ValueError("Every size of a UNet1D must be at least 1 and the kernel odd.")
+        self.in_channels, self.multiple = in_channels, patch * 2 ** (levels - 1)
+        self.noise_level = NoiseLevel(dim)
+        self.patches = nn.Conv1d(in_channels, width, patch, stride=patch)
+        self.down = nn.ModuleList(_stack(blocks, width, kernel, dim) for _ in range(levels))
+        self.shrink = nn.ModuleList(nn.Conv1d(width, width, 2, stride=2) for _ in range(levels - 1))
+        self.grow = nn.ModuleList(nn.ConvTranspose1d(width, width, 2, stride=2) for _ in range(levels - 1))
+        self.up = nn.ModuleList(_stack(blocks, width, kernel, dim) for _ in range(levels - 1))
+        self.samples = nn.ConvTranspose1d(width, out_channels, patch, stride=patch)
+        for p in self.samples.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
+        """x (B, in_channels, L), log_snr (B,) → (B, out_channels, L)."""
+        if cond is not None:
+            raise ValueError("This network was built without conditions: call it with cond=None.")
+        if x.ndim != 3 or x.shape[1] != self.in_channels:
+            raise ValueError(f"UNet1D needs x of shape (B, {self.in_channels}, L), got {tuple(x.shape)}.")
+        length = x.shape[-1]
+        emb = self.noise_level(log_snr)
+        h = self.patches(F.pad(x, (0, -length % self.multiple)))
+        skips = []
+        for level, blocks in enumerate(_stacks(self.down)):
+            for block in blocks:
+                h = block(h, emb)
+            if level < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[level](h)
+        for grow, blocks in zip(self.grow, _stacks(self.up), strict=True):
+            h = grow(h) + skips.pop()
+            for block in blocks:
+                h = block(h, emb)
+        return self.samples(h)[..., :length]
+
+
+def _stacks(modules: nn.ModuleList) -> list[nn.ModuleList]:
+    return list(modules)  # type: ignore[arg-type]
+
+
+def _stack(n: int, width: int, kernel: int, dim: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(width, kernel, dim) for _ in range(n))
+
+
+class LinearSkip(nn.Module):
+    """ε̂ = ε̂_lin + c·network: the network learns what the best linear denoiser leaves over.
+
+    ε̂_lin comes from the mean and covariance of the data, computed from signals and never from their formula;
+    c² is the mean square error that it leaves at this noise level, so the network's target has unit size
+    at every t. The network sees x_t at unit size and ε̂_lin: 2C channels in, C out. (The idea of Karras et al.
+    2022, sec. 5, with a matrix where they have a number.)
+
+    Args:
+        network: (B, 2C, L), (B,), cond → (B, C, L).
+        wiener: the linear denoiser; it fixes the shape (C, L) of the signals.
+
+    >>> from ddpm_lib import BenchmarkMorlet, fit_gaussian
+    >>> x0, _ = BenchmarkMorlet().sample(500, torch.Generator().manual_seed(0))
+    >>> net = LinearSkip(UNet1D(in_channels=2), Wiener(*fit_gaussian(x0)))
+    >>> net(torch.randn(2, 1, 128), torch.zeros(2)).shape
+    torch.Size([2, 1, 128])
+    """
+
+    def __init__(self, network: nn.Module, wiener: Wiener):
+        super().__init__()
+        self.network, self.wiener = network, wiener
+        # mean square of a sample of the data, of which c_in makes unit size
+        self.size = float(wiener.mean.square().mean() + wiener.power.sum() / wiener.mean.numel())
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
+        """xt (B, C, L), log_snr (B,) → ε̂ (B, C, L)."""
+        signal = torch.sigmoid(log_snr)[:, None, None]  # ᾱ_t
+        noise = torch.sigmoid(-log_snr)[:, None, None]  # 1-ᾱ_t
+        a, s = signal.sqrt(), noise.sqrt()
+        linear = self.wiener(x, a, s).eps
+        c_in = (signal * self.size + noise).rsqrt()
+        c_out = self.wiener.eps_error(a, s).sqrt()
+        return linear + c_out * self.network(torch.cat([c_in * x, linear], 1), log_snr, cond)
+
+
+ALL = (UNet1D,)

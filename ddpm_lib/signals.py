@@ -1,0 +1,253 @@
+"""Families of one-dimensional signals: a formula, a box of parameters, a law on the box (chapter 2).
+
+A family knows three things: how to draw parameters, how to turn parameters into signals, and on which
+grid of positions the signals live. Everything exact in this book (the best possible loss, the law of
+the samples) is computed from these three.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["BenchmarkMorlet", "Family", "Finite", "Morlet", "check_signals", "morlet", "report_grid"]
+
+
+def morlet(
+    x: Tensor,
+    amplitude: Tensor | float = 1.0,
+    frequency: Tensor | float = 1.0,
+    width: Tensor | float = 1.0,
+    shift: Tensor | float = 0.0,
+    phase: Tensor | float = 0.0,
+) -> Tensor:
+    """Real Morlet wavelet: a cosine under a Gaussian window.
+
+    ψ(x) = A · exp(-(x-b)²/2σ²) · cos(2πf(x-b) + φ), with amplitude A, frequency f (cycles per unit of x),
+    width σ and shift b (units of x) and phase φ (radians). All arguments broadcast together.
+
+    Source: the report's section 5.1 with b = φ = 0; PyWavelets' ``morl`` is A = σ = 1, f = 5/2π.
+
+    >>> morlet(torch.tensor([0.0, 0.25]), frequency=2.0)
+    tensor([ 1.0000, -0.9692])
+    """
+    d = x - shift
+    return amplitude * torch.exp(-0.5 * (d / width) ** 2) * torch.cos(2 * math.pi * frequency * d + phase)
+
+
+class Family:
+    """A law on a box of parameters and a formula that turns parameters into signals.
+
+    Subclass it, give ``box`` (name → (low, high)) and write ``formula``; parameters are drawn uniformly
+    and independently from the box, in the family's own coordinates.
+
+    Args:
+        box: for each free parameter its interval, low < high. The order is the order of the columns.
+        length: number of samples L ≥ 2.
+        domain: first and last position of the grid.
+
+    Raises:
+        ValueError: an empty box, an inverted or non-finite interval, a length below 2.
+
+    >>> family = BenchmarkMorlet()
+    >>> x0, params = family.sample(5, torch.Generator().manual_seed(0))
+    >>> x0.shape, params.shape, family.names
+    (torch.Size([5, 1, 128]), torch.Size([5, 3]), ('b', 's', 'w'))
+    """
+
+    def __init__(self, box: Mapping[str, tuple[float, float]], length: int, domain: tuple[float, float]):
+        if not box:
+            raise ValueError("A family needs at least one free parameter, got an empty box.")
+        for name, (low, high) in box.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"Parameter {name!r} needs finite limits low < high, got ({low}, {high}).")
+        if length < 2 or not domain[0] < domain[1]:
+            raise ValueError(f"A grid needs length >= 2 and an increasing domain, got {length} on {domain}.")
+        self.names = tuple(box)
+        self.low = torch.tensor([low for low, _ in box.values()])
+        self.high = torch.tensor([high for _, high in box.values()])
+        self.length = length
+        self.x = torch.linspace(*domain, length)
+
+    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
+        """Signal values at positions x (L,); each parameter has shape (n, 1). Returns (n, L)."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method formula(x, {', '.join(self.names)}).")
+
+    def render(self, params: Tensor) -> Tensor:
+        """Parameters (n, P) → signals (n, 1, L)."""
+        if params.ndim != 2 or params.shape[1] != len(self.names):
+            raise ValueError(
+                f"Parameters must have shape (n, {len(self.names)}), one column for each of {self.names}; "
+                f"got {tuple(params.shape)}."
+            )
+        x = self.x.to(params)
+        return self.formula(x, *params[:, :, None].unbind(1))[:, None, :]
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw n signals: (x0 (n, 1, L), params (n, P)). The generator is a CPU generator."""
+        if n < 1:
+            raise ValueError(f"The number of signals must be at least 1, got {n}.")
+        u = torch.rand(n, len(self.names), generator=generator)
+        params = self.low + (self.high - self.low) * u
+        return self.render(params), params
+
+    def grid(self, cells: int) -> tuple[Tensor, Tensor]:
+        """About `cells` cells that cover the box: their middles (K, P) and their size (P,).
+
+        A cell is as long in each direction as the signal takes to change by the same amount (mean square,
+        over the box), so a direction that the signal is sensitive to is cut finer.
+        """
+        theta = self.sample(256, torch.Generator().manual_seed(0))[1]
+        jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
+        extent = (self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt()
+        edge = (extent.log().sum() - math.log(cells)).div(len(extent)).exp()
+        n = (extent / edge).ceil().clamp(min=2).long()
+        size = (self.high - self.low) / n
+        axes = [lo + h * (torch.arange(k) + 0.5) for lo, h, k in zip(self.low, size, n.tolist(), strict=True)]
+        return torch.cartesian_prod(*axes).view(-1, len(n)), size
+
+    def _warn_above_nyquist(self, frequency: float) -> None:
+        nyquist = 0.5 / float(self.x[1] - self.x[0])
+        if frequency > nyquist:
+            warnings.warn(
+                f"The highest frequency {frequency:.3g} lies above the Nyquist frequency {nyquist:.3g} of "
+                f"{self.length} samples on this grid: such signals alias. Use a greater length.",
+                stacklevel=3,
+            )
+
+    def __repr__(self) -> str:
+        box = ", ".join(
+            f"{n} {lo:g}…{hi:g}" for n, lo, hi in zip(self.names, self.low.tolist(), self.high.tolist(), strict=True)
+        )
+        return f"{type(self).__name__}({box}; {self.length} samples on {self.x[0]:g}…{self.x[-1]:g})"
+
+
+class Morlet(Family):
+    """Morlet wavelets in the report's coordinates: any subset of the five parameters of `morlet` is free.
+
+    An argument that is a pair (low, high) is a free parameter, a number is fixed. The defaults are the
+    continuous family around the report's grid: A 0.5…1.5, f 5…25, σ 0.05…0.2 on [-1, 1].
+
+    >>> Morlet(length=2000)
+    Morlet(amplitude 0.5…1.5, frequency 5…25, width 0.05…0.2; 2000 samples on -1…1)
+    >>> Morlet(amplitude=1.0, shift=(-0.5, 0.5), length=256).names
+    ('frequency', 'width', 'shift')
+    """
+
+    def __init__(
+        self,
+        length: int = 128,
+        domain: tuple[float, float] = (-1.0, 1.0),
+        amplitude: float | tuple[float, float] = (0.5, 1.5),
+        frequency: float | tuple[float, float] = (5.0, 25.0),
+        width: float | tuple[float, float] = (0.05, 0.2),
+        shift: float | tuple[float, float] = 0.0,
+        phase: float | tuple[float, float] = 0.0,
+    ):
+        values = dict(amplitude=amplitude, frequency=frequency, width=width, shift=shift, phase=phase)
+        super().__init__({k: v for k, v in values.items() if isinstance(v, tuple)}, length, domain)
+        self.fixed = {k: v for k, v in values.items() if not isinstance(v, tuple)}
+        lowest_width = width[0] if isinstance(width, tuple) else width
+        if lowest_width <= 0:
+            raise ValueError(f"The width must be positive, got {width}.")
+        self._warn_above_nyquist(frequency[1] if isinstance(frequency, tuple) else frequency)
+
+    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
+        return morlet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
+
+
+class BenchmarkMorlet(Family):
+    """The family that runs through the book: ψ(x) = exp(-u²/2)·cos(wu), u = (x-b)/s, 128 samples on [-4, 4].
+
+    Shift b ~ U(-2, 2), width s ~ U(0.4, 1), centre frequency w ~ U(4, 7) (radians per width); amplitude 1.
+    As a `Morlet` it has σ = s and f = w/2πs, but its law is a box only in its own coordinates (b, s, w).
+    Power 0.0769 a sample.
+    """
+
+    def __init__(
+        self,
+        length: int = 128,
+        b: tuple[float, float] = (-2.0, 2.0),
+        s: tuple[float, float] = (0.4, 1.0),
+        w: tuple[float, float] = (4.0, 7.0),
+    ):
+        super().__init__(dict(b=b, s=s, w=w), length, (-4.0, 4.0))
+        if s[0] <= 0:
+            raise ValueError(f"The width s must be positive, got {s}.")
+        self._warn_above_nyquist(w[1] / (2 * math.pi * s[0]))
+
+    def formula(self, x: Tensor, b: Tensor, s: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
+        return morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
+
+
+class Finite:
+    """A finite set of signals, each equally likely: a training set, the report's grid, your own recordings.
+
+    Args:
+        signals: (K, C, L), floating point and finite.
+        params: (K, P), what each signal is; the row number where it is not given.
+        names: the names of the columns of ``params``.
+
+    Raises:
+        TypeError, ValueError: signals that are not floating point, finite and of shape (K, C, L).
+
+    >>> mine = Finite(torch.randn(10, 1, 64))
+    >>> mine.sample(3, torch.Generator().manual_seed(0))[0].shape
+    torch.Size([3, 1, 64])
+    """
+
+    def __init__(self, signals: Tensor, params: Tensor | None = None, names: Sequence[str] = ("index",)):
+        self.signals = check_signals(signals, "signals", "K")
+        self.params = torch.arange(len(signals))[:, None].to(signals.dtype) if params is None else params
+        if len(self.params) != len(signals) or self.params.shape[1] != len(names):
+            raise ValueError(
+                f"{len(signals)} signals and {len(names)} names need params of shape "
+                f"({len(signals)}, {len(names)}), got {tuple(self.params.shape)}."
+            )
+        self.names, self.length = tuple(names), signals.shape[-1]
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw n signals with replacement: (x0 (n, C, L), params (n, P))."""
+        if n < 1:
+            raise ValueError(f"The number of signals must be at least 1, got {n}.")
+        k = torch.randint(len(self.signals), (n,), generator=generator)
+        return self.signals[k], self.params[k]
+
+    def __repr__(self) -> str:
+        return f"Finite({len(self.signals)} signals of shape {tuple(self.signals.shape[1:])})"
+
+
+def report_grid(length: int = 2000) -> Finite:
+    """The report's data set: the 60 wavelets A·cos(2πft)·exp(-t²/2σ²) on t ∈ [-1, 1].
+
+    A ∈ {0.5, 1, 1.5}, f ∈ {5, 10, 15, 20, 25}, σ ∈ {0.05, 0.1, 0.15, 0.2}; 2000 samples in the report.
+
+    >>> report_grid()
+    Finite(60 signals of shape (1, 2000))
+    """
+    family = Morlet(length)
+    grid = torch.cartesian_prod(
+        torch.tensor([0.5, 1.0, 1.5]), torch.tensor([5.0, 10, 15, 20, 25]), torch.tensor([0.05, 0.1, 0.15, 0.2])
+    )
+    return Finite(family.render(grid), grid, family.names)
+
+
+def check_signals(x: Tensor, name: str = "x0", first: str = "B") -> Tensor:
+    """Return x, or say in one sentence why it is not a batch of signals (B, C, L)."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of shape ({first}, C, L), got {type(x).__name__}.")
+    if x.ndim != 3 or 0 in x.shape:
+        raise ValueError(f"{name} must have shape ({first}, C, L), none of them 0, got {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it with .float().")
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).any(-1).any(-1).sum())
+        raise ValueError(f"{name} must be finite, but {bad} of {len(x)} signals hold NaN or infinity.")
+    return x
+
+
+ALL: tuple[Callable[[], Family | Finite], ...] = (BenchmarkMorlet, Morlet, report_grid)
