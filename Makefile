@@ -1,0 +1,71 @@
+# `make` alone lists what there is. Everything happens in one environment, $(VENV), made on first use.
+PYTHON ?= python3
+VENV ?= .venv
+# Which build of torch, asked only when the environment is made:
+#   make book             what PyPI offers (on Linux: with CUDA, several GB)
+#   make book TORCH=cpu   the CPU build from PyTorch's own index (also cu126, cu128, ...: see pytorch.org/get-started)
+TORCH ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
+TORCH_LOCKED := 2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test test-fast test-browser record lab lint format lock clean distclean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## make the environment and nothing else
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "This Python has no venv module: install it first (Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@echo "Making the environment in $(VENV) (some minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet $(TORCH_INDEX) --constraint constraints.txt --editable ".[book,test,dev]"
+	@touch $@
+
+book: $(STAMP)  ## run every chapter and build the pages into _build/html
+	$(BIN)/python tools/book.py build
+
+test: $(STAMP)  ## all tests: library, doctests, every cell of every chapter, pages in a browser
+	$(BIN)/python -m pytest --nbval
+
+test-fast: $(STAMP)  ## the tests of the library alone
+	$(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow"
+
+test-browser: $(STAMP)  ## the tests of the built pages alone
+	$(BIN)/python -m pytest tests/test_browser.py -s
+
+record: $(STAMP)  ## run chapters and store their outputs in them (some only: make record CHAPTERS="03 09")
+	$(BIN)/python tools/book.py record $(CHAPTERS)
+
+lab: $(STAMP)  ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab chapters
+
+lint: $(STAMP)  ## style, imports and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## put code and chapters into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## compile constraints.txt anew from pyproject.toml (after make env)
+	echo "torch==$(TORCH_LOCKED)" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	  --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --constraint - pyproject.toml --output-file constraints.new
+	{ echo "# Compiled by 'make lock' from pyproject.toml; torch's CUDA packages are left to torch itself."; \
+	  sed -E -e '/^(nvidia-|cuda-|triton)/d' constraints.new; } > constraints.txt
+	rm constraints.new
+
+clean:  ## remove _build: the pages, the kept runs of the chapters, the trained models
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean  ## remove the environment as well
+	rm -rf $(VENV)

@@ -1,0 +1,76 @@
+"""The driver that runs the chapters: tools/book.py."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import book
+
+FIGURE = "import matplotlib.pyplot as plt\n\nplt.plot([0, 1])\nplt.show()"
+PLAYER = "from ddpm_lib.widgets import PathPlayer\n\nPathPlayer({'x': [[0.0, 1.0], [1.0, 0.0]]}, description='A line.')"
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A book of one library file and the chapters that the function it gives is called with."""
+    for name in ("chapters", "ddpm_lib"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ddpm_lib" / "__init__.py").write_text("a = 1\n")
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    monkeypatch.setattr(book, "CHAPTERS", tmp_path / "chapters")
+    monkeypatch.setattr(book, "BUILD", tmp_path / "_build")
+
+    def write(name, *code):
+        file = tmp_path / "chapters" / f"{name}.ipynb"
+        cells = [new_markdown_cell("# A chapter", id="head")]
+        cells += [new_code_cell(text, id=f"cell-{i}") for i, text in enumerate(code)]
+        nbformat.write(new_notebook(cells=cells), file)
+        return file
+
+    return write
+
+
+def test_the_cache_sees_the_library_and_the_training_chapter(small):
+    first = book.cache_dir()
+    assert book.cache_dir() == first
+    (book.ROOT / "ddpm_lib" / "__init__.py").write_text("a = 2\n")
+    second = book.cache_dir()
+    small("09_training", "steps = 10")
+    third = book.cache_dir()
+    small("09_training", "steps = 20")
+    assert len({first, second, third, book.cache_dir()}) == 4
+
+
+def test_the_training_chapter_runs_first(small):
+    for name in ("01_a", "02_b", "09_training"):
+        small(name, "1")
+    (book.ROOT / "_toc.yml").write_text(
+        "root: chapters/01_a\nparts:\n- chapters:\n  - file: chapters/02_b\n  - file: chapters/09_training\n"
+    )
+    assert [file.stem for file in book.chapter_files()] == ["09_training", "01_a", "02_b"]
+
+
+def test_a_failed_cell_is_named(small):
+    file = small("03_bad", "a = 1", "b = a / 0")
+    with pytest.raises(book.ChapterFailed, match=r"(?s)03_bad, code cell 2 \(b = a / 0\):.*ZeroDivisionError"):
+        book.execute(file)
+
+
+def test_two_recordings_are_equal_to_the_byte(small):
+    file = small("02_b", FIGURE, PLAYER, "import sys\n\nprint('out')\nprint('a warning', file=sys.stderr)")
+    texts = []
+    for _ in range(2):
+        nb = book.execute(file)
+        book.normalise(nb, file.stem)
+        texts.append(nbformat.writes(nb))
+    assert texts[0] == texts[1]
+    for trace in ("Software", 'execution"', "ipykernel"):
+        assert trace not in texts[0]
+    assert [output.text for output in nb.cells[3].outputs] == ["out\n"]
+    assert [cell.execution_count for cell in nb.cells[1:]] == [1, 2, 3]
+    view = nb.cells[2].outputs[0].data[book.VIEW]["model_id"]
+    assert view in nb.metadata.widgets[book.STATE]["state"]

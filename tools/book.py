@@ -1,0 +1,225 @@
+"""Run the chapters and build the pages.
+
+    python tools/book.py build             run what has changed, then build the pages into _build/html
+    python tools/book.py record [03 09]    run chapters (all, or those whose names contain a word given) and store
+                                           their outputs in the notebooks
+
+Each chapter runs in a fresh kernel, in its own folder, the training chapter first (others load what it trains).
+`build` keeps the runs in a jupyter-cache below _build, which `jupyter-book build` reads as well. MyST-NB finds a
+run by the code of its notebook alone and would show stale figures after an edit in ddpm_lib; the cache's folder is
+therefore named by a hash of the library and of the training chapter's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = ROOT / "chapters"
+BUILD = ROOT / "_build"
+FIRST = "09_training"
+CELL_TIMEOUT = 900  # seconds
+STATE = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def chapter_files() -> list[Path]:
+    """The chapters named in _toc.yml, the training chapter first."""
+    import yaml
+
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    groups = toc.get("parts", [toc])
+    names = [toc["root"], *(c["file"] for g in groups for c in g.get("chapters", []))]
+    files = [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
+    return sorted(files, key=lambda file: file.stem != FIRST)
+
+
+def cache_dir() -> Path:
+    """Where the runs of the chapters are kept: another folder for another library or another training."""
+    digest = hashlib.sha256()
+    for file in sorted((ROOT / "ddpm_lib").rglob("*")):
+        if file.suffix in {".py", ".js", ".json", ".safetensors"}:
+            digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    training = CHAPTERS / f"{FIRST}.ipynb"
+    if training.exists():
+        cells = json.loads(training.read_text("utf-8"))["cells"]
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        digest.update(json.dumps(code).encode())
+    return BUILD / ".jupyter_cache" / digest.hexdigest()[:16]
+
+
+class ChapterFailed(Exception):
+    """A cell of a chapter raised; the message names chapter, cell and error."""
+
+
+def execute(file: Path):
+    """Run a chapter in a fresh kernel; return the notebook with its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
+
+    nb = nbformat.read(file, as_version=4)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    at = [0]
+    log = BUILD / "logs" / f"{file.stem}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    client = NotebookClient(
+        nb,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        coalesce_streams=True,
+        record_timing=False,
+        resources={"metadata": {"path": str(file.parent)}},
+        on_cell_start=lambda cell, cell_index: at.__setitem__(0, cell_index),
+    )
+    with log.open("w") as stderr:
+        try:
+            client.execute(stderr=stderr)
+        except (CellControlSignal, DeadKernelError, TimeoutError) as error:
+            number = sum(c.cell_type == "code" for c in nb.cells[: at[0] + 1])
+            first = (nb.cells[at[0]].source.strip().splitlines() or [""])[0]
+            text = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "traceback", None) or str(error))
+            tail = "\n".join(f"    {line}" for line in text.strip().splitlines()[-8:])
+            raise ChapterFailed(f"{file.stem}, code cell {number} ({first}):\n{tail}") from None
+    return nb
+
+
+def normalise(nb, name: str) -> None:
+    """Leave in a run nothing that would differ in the next one: times, random ids, streams of warnings."""
+    nb.metadata = type(nb.metadata)(
+        {k: v for k, v in nb.metadata.items() if k in {"mystnb", "widgets"}},
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    for cell in nb.cells:
+        for key in ("execution", "ExecuteTime", "collapsed", "scrolled", "outputId", "colab"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = strip_png(output.data["image/png"])
+    rename_widgets(nb, name)
+
+
+def strip_png(text: str) -> str:
+    """A PNG (base64) without its text and time chunks, which name the version of matplotlib."""
+    data = base64.b64decode(text)
+    kept, at = data[:8], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in (b"tEXt", b"iTXt", b"zTXt", b"tIME"):
+            kept += data[at:end]
+        at = end
+    return base64.b64encode(kept).decode() + "\n"
+
+
+def rename_widgets(nb, name: str) -> None:
+    """Stable names for widget models, and only the models that a cell shows (and those they refer to)."""
+    views = [o.data[VIEW] for c in nb.cells for o in c.get("outputs", []) if VIEW in o.get("data", {})]
+    state = nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    order: list[str] = []
+    queue = [view["model_id"] for view in views]
+    while queue:
+        model = queue.pop(0)
+        if model not in order and model in state:
+            order.append(model)
+            text = json.dumps(state[model])
+            queue += sorted((m for m in state if f"IPY_MODEL_{m}" in text), key=text.index)
+    if not order:
+        nb.metadata.pop("widgets", None)
+        return
+    new = {m: hashlib.sha256(f"{name} {i}".encode()).hexdigest()[:32] for i, m in enumerate(order)}
+    text = json.dumps({m: state[m] for m in order}, sort_keys=True)
+    for old, stable in new.items():
+        text = text.replace(old, stable)
+    for view in views:
+        view["model_id"] = new.get(view["model_id"], view["model_id"])
+    kept = {"state": json.loads(text), "version_major": 2, "version_minor": 0}
+    nb.metadata["widgets"] = type(nb.metadata)({STATE: kept})
+
+
+def progress(i: int, n: int, file: Path) -> None:
+    print(f"[{i}/{n}] {file.stem} … ", end="", flush=True)
+
+
+def build() -> None:
+    import nbformat
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    started = time.monotonic()
+    where = cache_dir()
+    cache, files, ran = get_cache(str(where)), chapter_files(), 0
+    for i, file in enumerate(files, 1):
+        progress(i, len(files), file)
+        try:
+            cache.match_cache_notebook(nbformat.read(file, as_version=4))
+            print("cached")
+            continue
+        except KeyError:
+            pass
+        start = time.monotonic()
+        nb = execute(file)
+        seconds = time.monotonic() - start
+        rename_widgets(nb, file.stem)
+        bundle = CacheBundleIn(nb, str(file), data={"execution_seconds": seconds})
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        print(f"{seconds:.1f} s")
+        ran += 1
+    print("building the pages … ", end="", flush=True)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(
+        [*command, *(["--all"] if ran else []), "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"failed\n{done.stdout}{done.stderr}\nThe pages were not built: see the messages above.")
+    for other in where.parent.iterdir():  # runs with another library
+        if other != where:
+            shutil.rmtree(other)
+    page = BUILD / "html" / "index.html"
+    print(f"{time.monotonic() - started:.0f} s in all")
+    print(f"Open {page.relative_to(ROOT)} in a browser: {page.as_uri()}")
+
+
+def record(words: list[str]) -> None:
+    import nbformat
+
+    files = [f for f in chapter_files() if not words or any(word in f.stem for word in words)]
+    if not files:
+        sys.exit(f"no chapter's name contains any of: {' '.join(words)}")
+    for i, file in enumerate(files, 1):
+        progress(i, len(files), file)
+        start = time.monotonic()
+        nb = execute(file)
+        normalise(nb, file.stem)
+        nbformat.write(nb, file)
+        print(f"{time.monotonic() - start:.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["build", "record"])
+    parser.add_argument("chapters", nargs="*", help="record: words that the names of the chapters contain")
+    arguments = parser.parse_args()
+    os.environ.pop("MPLBACKEND", None)  # with it set, a kernel shows no figure
+    try:
+        build() if arguments.command == "build" else record(arguments.chapters)
+    except ChapterFailed as error:
+        sys.exit(f"failed\n{error}")
+
+
+if __name__ == "__main__":
+    main()
