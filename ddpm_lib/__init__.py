@@ -23,6 +23,7 @@ from .diffusion import (
 )
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, share
 from .networks import Block, LinearSkip, NoiseLevel, UNet1D
+from .optim import Muon, orthogonal
 from .oracle import FamilyOracle, FiniteOracle, Gaussian, Wiener, fit_gaussian
 from .samplers import ancestral, beta, beta_tilde, ddim, even_log_snr, even_steps, sample
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
@@ -58,6 +59,7 @@ __all__ = [
     "LinearSkip",
     "LitDDPM",
     "Morlet",
+    "Muon",
     "NoiseLevel",
     "Normal",
     "Parametrisation",
@@ -91,6 +93,7 @@ __all__ = [
     "loss_over_floor",
     "mean_loss",
     "morlet",
+    "orthogonal",
     "q_posterior",
     "q_sample",
     "q_step",

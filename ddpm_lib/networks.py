@@ -80,7 +80,7 @@ class UNet1D(nn.Module):
         self,
         in_channels: int = 1,
         out_channels: int = 1,
-        width: int = 64,
+        width: int = 48,
         levels: int = 2,
         blocks: int = 2,
         patch: int = 4,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .data import batches, stream
 from .diffusion import Denoiser, Eps, Parametrisation, draw_times, loss
 from .networks import LinearSkip, UNet1D
+from .optim import Muon
 from .oracle import Wiener, fit_gaussian
 from .schedules import Schedule, linear
 from .signals import BenchmarkMorlet, Family, Finite
@@ -61,7 +62,8 @@ class Recipe:
         density: (network, schedule) → how often each t is drawn, or None for uniform t.
         steps: optimiser steps; the learning rate warms up, stays, and falls to 0 over the last 70 %.
         batch: signals a step, over all processes.
-        lr, warmup, weight_decay: of AdamW.
+        lr, kernel_lr, weight_decay: of `Muon`; both rates follow `learning_rate`.
+        warmup: steps over which the rates climb.
         clip: greatest norm of the gradient.
         ema: decay of the running mean of the weights, which is what is sampled from.
         seed: of the weights and of every batch.
@@ -72,10 +74,11 @@ class Recipe:
     network: Callable[[Any, int], nn.Module] = linear_skip
     parametrisation: Parametrisation = field(default_factory=Eps)
     density: Callable[[nn.Module, Schedule], Tensor | None] = by_linear_error
-    steps: int = 2400
+    steps: int = 4000
     batch: int = 64
     lr: float = 2e-3
-    warmup: int = 200
+    kernel_lr: float = 0.02
+    warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.995
@@ -86,10 +89,10 @@ class Recipe:
             raise ValueError(
                 f"A recipe needs steps >= 1, batch >= 1 and warmup >= 0, got {self.steps}, {self.batch}, {self.warmup}."
             )
-        if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
+        if not (self.lr > 0 and self.kernel_lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
             raise ValueError(
-                "A recipe needs lr > 0, clip > 0, 0 <= ema < 1 and weight_decay >= 0, "
-                f"got {self.lr}, {self.clip}, {self.ema}, {self.weight_decay}."
+                "A recipe needs lr > 0, kernel_lr > 0, clip > 0, 0 <= ema < 1 and weight_decay >= 0, "
+                f"got {self.lr}, {self.kernel_lr}, {self.clip}, {self.ema}, {self.weight_decay}."
             )
 
     def build(self) -> Denoiser:
@@ -110,8 +113,12 @@ class Recipe:
 
         return draw
 
+    def optimiser(self, denoiser: nn.Module) -> Muon:
+        """`Muon` with this recipe's rates."""
+        return Muon(denoiser, self.lr, self.kernel_lr, weight_decay=self.weight_decay)
+
     def learning_rate(self, step: int) -> float:
-        """Share of `lr` at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
+        """Share of the rates at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
         return min(1.0, (step + 1) / (self.warmup + 1), (self.steps - step) / (0.7 * self.steps))
 
     def key(self) -> str:
@@ -125,13 +132,25 @@ class Recipe:
             str([(k, tuple(v.shape)) for k, v in denoiser.state_dict().items()]),
             type(self.parametrisation).__qualname__,
             str(self.density(denoiser.network, self.schedule) is None),
-            str([self.steps, self.batch, self.lr, self.warmup, self.weight_decay, self.clip, self.ema, self.seed]),
+            str(
+                [
+                    self.steps,
+                    self.batch,
+                    self.lr,
+                    self.kernel_lr,
+                    self.warmup,
+                    self.weight_decay,
+                    self.clip,
+                    self.ema,
+                    self.seed,
+                ]
+            ),
             *(path.read_text() for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem in _TRAINING_CODE),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
 
 
-_TRAINING_CODE = ("data", "diffusion", "networks", "oracle", "schedules", "signals", "training")
+_TRAINING_CODE = ("data", "diffusion", "networks", "optim", "oracle", "schedules", "signals", "training")
 
 
 def _digest(x: Tensor) -> str:
@@ -168,12 +187,9 @@ class LitDDPM(lightning.LightningModule):
         return value
 
     def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        adamw = torch.optim.AdamW(
-            self.denoiser.parameters(), recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
-        )
-        falling = torch.optim.lr_scheduler.LambdaLR(adamw, recipe.learning_rate)
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+        optimiser = self.recipe.optimiser(self.denoiser)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, self.recipe.learning_rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["losses"] = torch.stack(self.losses).cpu()
