@@ -1,0 +1,184 @@
+"""The structure of the book: what a reader, a plain Jupyter and the next recording can rely on."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ddpm_lib
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "chapters").glob("*.ipynb"))
+CHAPTERS = [file for file in FILES if re.match(r"\d\d_", file.name)]
+MAX_PNG = 100_000  # bytes
+MAX_IGNORED = 0.2  # of a chapter's code cells
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+
+
+def read(file):
+    return json.loads(file.read_text("utf-8"))
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def code_cells(file):
+    return [cell for cell in read(file)["cells"] if cell["cell_type"] == "code"]
+
+
+def markdown(file):
+    return [source(cell) for cell in read(file)["cells"] if cell["cell_type"] == "markdown"]
+
+
+def tags(cell):
+    return set(cell["metadata"].get("tags", []))
+
+
+def outputs(file, kind):
+    """(cell, data) for each stored output of a mime type."""
+    for cell in code_cells(file):
+        for output in cell["outputs"]:
+            if kind in output.get("data", {}):
+                yield cell, output["data"][kind]
+
+
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+each_chapter = pytest.mark.parametrize("file", CHAPTERS, ids=lambda file: file.stem)
+
+
+def test_toc_names_the_notebooks_that_exist():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    named = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    notebooks = sorted(name for name in named if not (ROOT / f"{name}.md").exists())
+    assert notebooks == [f"chapters/{file.stem}" for file in FILES]
+
+
+@each_file
+def test_cells_were_run_once_in_order_from_a_fresh_kernel(file):
+    counts = [cell["execution_count"] for cell in code_cells(file)]
+    assert counts == list(range(1, len(counts) + 1)), "run: make record"
+    assert all(source(cell).strip() for cell in code_cells(file)), "an empty code cell"
+
+
+@each_file
+def test_stored_outputs_hold_no_error_warning_or_path(file):
+    for cell in code_cells(file):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", source(cell)
+            assert output.get("name") != "stderr", source(cell)
+            text = "".join(output.get("text", [])) + "".join(output.get("data", {}).get("text/plain", []))
+            assert not re.search(r"(?<!\w)/(home|root|tmp|usr|opt|Users)/|Warning:|0x[0-9a-f]{8}", text), text
+            assert str(ROOT) not in text, text
+
+
+@each_file
+def test_metadata_hold_no_times_and_name_a_kernel_everybody_has(file):
+    nb = read(file)
+    assert nb["metadata"]["kernelspec"]["name"] == "python3"
+    assert set(nb["metadata"]) <= {"kernelspec", "language_info", "mystnb", "widgets"}
+    assert nb["metadata"]["language_info"] == {"name": "python"}
+    for cell in nb["cells"]:
+        assert set(cell["metadata"]) <= {"tags", "mystnb", "jupyter", "slideshow"}, cell["metadata"]
+
+
+@each_file
+def test_few_outputs_are_ignored_and_each_of_those_cells_asserts(file):
+    cells = code_cells(file)
+    ignored = [cell for cell in cells if {"nbval-ignore-output", "nbval-skip"} & tags(cell)]
+    assert len(ignored) <= max(1, MAX_IGNORED * len(cells))
+    for cell in cells:
+        assert "nbval-skip" not in tags(cell), "a skipped cell tests nothing"
+        assert "NBVAL_" not in source(cell), "use tags: comments show in the book"
+    for cell in ignored:
+        assert re.search(r"^\s*assert ", source(cell), re.M), source(cell)
+
+
+@each_file
+def test_markdown_reads_in_plain_jupyter(file):
+    for text in markdown(file):
+        prose = re.sub(r"```.*?```|(?<![}`])`[^`]+`", "", text, flags=re.S)
+        assert not re.search(r"\{[a-z:]+\}`", prose), f"a MyST role shows raw in Jupyter: {text}"
+        assert not re.search(r"^\s*(:::|```)\s*\{", text, re.M), f"a MyST directive shows raw in Jupyter: {text}"
+        assert not re.search(r"\$\$[ \t]*\([\w-]+\)[ \t]*$", text, re.M), f"write \\tag{{9}} and an anchor: {text}"
+
+
+@each_file
+def test_links_to_equations_and_chapters_have_their_target(file):
+    for text in markdown(file):
+        for name, anchor in re.findall(r"\]\(([\w.-]+\.ipynb)?#(eq-[\w-]+)\)", text):
+            target = ROOT / "chapters" / name if name else file
+            assert target.exists(), name
+            found = sum(cell.count(f'<a id="{anchor}"></a>') for cell in markdown(target))
+            assert found == 1, f"{found} anchors {anchor} in {target.name}"
+
+
+@each_file
+def test_pictures_are_small_and_say_what_they_show(file):
+    names = []
+    for cell, data in outputs(file, "image/png"):
+        png = base64.b64decode("".join(data))
+        assert len(png) <= MAX_PNG, f"{len(png)} bytes: {source(cell)}"
+        assert b"Software" not in png[:200], "run: make record"
+        meta = cell["metadata"].get("mystnb", {})
+        figure = meta.get("figure", {})
+        assert figure.get("name", "").startswith("fig-"), source(cell)
+        assert figure.get("caption", "").strip(), source(cell)
+        assert len(meta.get("image", {}).get("alt", "")) > 20, source(cell)
+        names.append(figure["name"])
+    assert len(names) == len(set(names)), "two figures of one name, or two pictures from one cell"
+
+
+def test_names_of_figures_are_used_once_in_the_book():
+    names = [c["metadata"].get("mystnb", {}).get("figure", {}).get("name") for f in FILES for c in code_cells(f)]
+    names = [name for name in names if name]
+    assert len(names) == len(set(names))
+
+
+@each_file
+def test_interactive_figures_are_stored_with_their_state_and_today_s_front_end(file):
+    states = read(file)["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
+    front_ends = {path.read_text("utf-8") for path in (ROOT / "ddpm_lib").glob("*.js")}
+    for cell, view in outputs(file, VIEW):
+        assert view["model_id"] in states, f"no stored state: {source(cell)}"
+        state = states[view["model_id"]]["state"]
+        assert state.get("_esm") in front_ends, "the front end has changed since; run: make record"
+
+
+@each_chapter
+def test_a_chapter_has_its_anatomy(file):
+    text = "\n".join(markdown(file))
+    opening = markdown(file)[0] + markdown(file)[1]
+    assert opening.startswith(f"# {int(file.stem[:2])} · "), opening[:60]
+    for phrase in ("you will be able to", "needs", "runs in"):
+        assert phrase in opening, f"the opening lacks {phrase!r}"
+    places = [text.find(f"\n## {heading}") for heading in ("What to remember", "Exercises", "Read on")]
+    assert min(places) > 0, f"a closing section is missing: {places}"
+    assert places == sorted(places)
+    assert not re.search(r"\b(TODO|FIXME)\b", text)
+
+
+def test_readme_and_makefile_agree():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"`?make ([a-z][a-z-]+)", "\n".join(re.findall(r"`[^`]*`|```.*?```", readme, re.S))))
+    assert {"book", "test", "record", "lab", "clean", "lint", "help"} <= targets
+    assert {"book", "test"} <= named <= targets
+    for path in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / path).exists(), path
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == ddpm_lib.__version__
+    assert f"## {ddpm_lib.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_lock_names_no_host_and_pins_torch_once():
+    lock = (ROOT / "constraints.txt").read_text()
+    assert "://" not in lock
+    assert len(re.findall(r"^torch==[\d.]+$", lock, re.M)) == 1

@@ -1,0 +1,287 @@
+"""The built pages in Chromium, from a server and from disk: nothing fetched elsewhere, nothing dead, nothing raw.
+
+The pages are built here from the outputs stored in the chapters; nothing is executed.
+"""
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "_build" / "test"
+PAGES = sorted(f"chapters/{file.stem}.html" for file in (ROOT / "chapters").glob("*.ipynb"))
+# A browser that looks up nothing by itself, also inside a container.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
+STATE = '<script type="application/vnd.jupyter.widget-state+json">'
+
+pytestmark = pytest.mark.browser
+origins = pytest.mark.parametrize("origin", ["http", "file"])
+pages = pytest.mark.parametrize("page", PAGES)
+
+
+def find_browser():
+    names = (os.environ.get("DDPM_BROWSER"), "chromium", "chromium-browser", "google-chrome", "chrome")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def html():
+    """The folder of pages, built from stored outputs, warnings as errors."""
+    tool = Path(sys.executable).with_name("jupyter-book")
+    command = [tool, "build", "-W", "-n", "--keep-going", "-q", "--all", "--path-output", OUT, "."]
+    environment = os.environ | {"BOOK_EXECUTE": "off"}
+    shutil.rmtree(OUT / "_build", ignore_errors=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return OUT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def bases(html):
+    """Where the pages are: origin -> address of the folder."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(html))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": f"{html.as_uri()}/"}
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find_browser()
+    if path is None:
+        message = "no Chromium found (Debian: apt install chromium; or name one in DDPM_BROWSER)"
+        if os.environ.get("CI") or os.environ.get("DDPM_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One tab; `outside` are the requests that left the book (none is let through), `errors` what scripts threw."""
+
+    def __init__(self, browser, base, page, **options):
+        self.outside, self.errors = [], []
+        self.context = browser.new_context(**options)
+        self.context.route("**/*", functools.partial(self.guard, base))
+        self.tab = self.context.new_page()
+        self.tab.set_default_timeout(20_000)
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.goto(base + page)
+        self.tab.wait_for_load_state("load")
+
+    def guard(self, base, route):
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def math_is_set(self):
+        self.tab.wait_for_function("window.MathJax?.startup?.promise || !document.querySelector('.math')")
+        self.tab.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+
+    def players_are_ready(self):
+        self.tab.wait_for_function(
+            f"""[...document.querySelectorAll('{VIEW}')].every(
+                  (view) => view.nextElementSibling?.matches('[data-ready], :has(.widget-note)'))"""
+        )
+
+
+@pytest.fixture
+def visit(chromium, bases):
+    opened = []
+
+    def open_page(origin, page, **options):
+        opened.append(Visit(chromium, bases[origin], page, **options))
+        return opened[-1]
+
+    yield open_page
+    for one in opened:
+        one.context.close()
+
+
+@origins
+@pages
+def test_page_needs_no_other_host_and_shows_everything(visit, origin, page):
+    seen = visit(origin, page)
+    seen.math_is_set()
+    seen.players_are_ready()
+    assert seen.outside == []
+    assert seen.errors == []
+    counts = seen.tab.evaluate(
+        """() => ({
+             math: document.querySelectorAll('article .math').length,
+             set: document.querySelectorAll('article .math mjx-container').length,
+             wrong: document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
+           })"""
+    )
+    assert counts["set"] >= counts["math"]
+    assert counts["wrong"] == 0
+    text = seen.tab.evaluate(
+        """() => { const page = document.querySelector('article').cloneNode(true);
+             page.querySelectorAll('pre, code, script, style, mjx-container').forEach((e) => e.remove());
+             return page.textContent; }"""
+    )
+    assert not re.search(r"\$\$|\\\(|\\\[|\{[a-z]+\}`", text), "raw TeX or a raw role"
+    pictures = seen.tab.evaluate(
+        "[...document.querySelectorAll('article img')].map((i) => [i.alt, i.complete && i.naturalWidth])"
+    )
+    assert all(len(alt) > 20 and width for alt, width in pictures), pictures
+
+
+@pages
+@pytest.mark.parametrize("width", [390, 360])
+def test_nothing_sticks_out_on_a_phone(visit, page, width):
+    seen = visit("http", page, viewport={"width": width, "height": 800})
+    seen.math_is_set()
+    seen.players_are_ready()
+    assert seen.tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@origins
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(visit, origin, scheme):
+    seen = visit(origin, PAGES[0], color_scheme=scheme)
+    theme = "document.documentElement.dataset.theme"
+    ground = "getComputedStyle(document.body).backgroundColor"
+    bright = sum(map(int, re.findall(r"\d+", seen.tab.evaluate(ground))[:3])) > 3 * 128
+    assert (seen.tab.evaluate(theme), bright) == (scheme, scheme == "light")
+    themes = set()
+    for _ in range(3):  # auto, light, dark
+        seen.tab.locator("button.theme-switch-button:visible").first.click()
+        themes.add((seen.tab.evaluate(theme), seen.tab.evaluate(ground)))
+    assert len(themes) == 2
+
+
+@origins
+def test_search_finds_a_word(visit, origin):
+    seen = visit(origin, "search.html?q=wavelet")
+    seen.tab.wait_for_selector("#search-results li a")
+    assert seen.outside == []
+    seen.tab.locator("#search-results li a").first.click()
+    seen.tab.wait_for_selector("article h1")
+    field = visit(origin, PAGES[0]).tab.locator("button.search-button-field:visible, .search-button__button:visible")
+    assert field.count() >= 1
+
+
+def test_no_link_inside_the_book_is_dead(html):
+    class Links(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.hrefs, self.ids = [], set()
+
+        def handle_starttag(self, tag, attrs):
+            attrs = dict(attrs)
+            self.ids |= {attrs.get("id"), attrs.get("name")}
+            self.hrefs += [attrs[key] for key in ("href", "src") if attrs.get(key)]
+
+    parsed = {}
+    for path in html.rglob("*.html"):
+        if "_static" not in path.parts:
+            parsed[path] = Links()
+            parsed[path].feed(path.read_text("utf-8"))
+    assert len(parsed) > len(PAGES)
+    dead = []
+    for path, links in parsed.items():
+        for href in links.hrefs:
+            if re.match(r"(https?|mailto|data|javascript):", href):
+                continue
+            address, fragment = urldefrag(urljoin(path.as_uri(), href))
+            target = Path(unquote(address.removeprefix("file://").split("?")[0]))
+            if not target.exists() or (fragment and target in parsed and fragment not in parsed[target].ids):
+                dead.append(f"{path.relative_to(html)}: {href}")
+    assert dead == []
+
+
+def with_players(html):
+    found = [page for page in PAGES if STATE in (html / page).read_text("utf-8")]
+    assert found, "no chapter has an interactive figure: this test looks at nothing"
+    return found
+
+
+@origins
+def test_players_answer_the_keyboard_and_the_button(visit, html, origin):
+    for page in with_players(html):
+        seen = visit(origin, page)
+        seen.players_are_ready()
+        players = seen.tab.locator(".path-player").all()
+        assert len(players) == seen.tab.locator(VIEW).count()
+        assert seen.tab.locator(".widget-note").count() == 0
+        for player in players:
+            slider, label, button = player.locator("input"), player.locator("output"), player.locator("button")
+
+            def state(player=player, slider=slider, label=label):
+                lines = player.locator("polyline").evaluate_all("all => all.map(l => l.getAttribute('points'))")
+                return slider.get_attribute("aria-valuetext"), label.text_content(), lines
+
+            assert slider.get_attribute("aria-label")
+            assert len(player.locator("svg").get_attribute("aria-label")) > 20
+            slider.focus()
+            slider.press("Home")
+            first = state()
+            slider.press("ArrowRight")
+            second = state()
+            assert first[0] == first[1] != second[1] == second[0]
+            assert first[2] != second[2]
+            assert all("NaN" not in points for points in second[2])
+            slider.press("Home")
+            assert button.text_content() == "Play"
+            button.click()
+            seen.tab.wait_for_function("([e, old]) => e.textContent !== old", arg=[label.element_handle(), first[1]])
+            button.click()
+            assert button.text_content() == "Play"
+        assert seen.errors == []
+
+
+def test_players_stand_still_for_who_prefers_that(visit, html):
+    seen = visit("http", with_players(html)[0], reduced_motion="reduce")
+    seen.players_are_ready()
+    player = seen.tab.locator(".path-player").first
+    player.locator("input").press("Home")
+    player.locator("button", has_text="Next").click()
+    assert player.locator("input").input_value() == "1"
+    seen.tab.wait_for_timeout(300)
+    assert player.locator("input").input_value() == "1"
+
+
+def test_a_player_without_its_state_says_so(visit, html):
+    page = with_players(html)[0]
+    text = re.sub(rf"{re.escape(STATE)}.*?</script>", "", (html / page).read_text("utf-8"), flags=re.S)
+    broken = html / page.replace(".html", "-without-state.html")
+    broken.write_text(text, "utf-8")
+    try:
+        seen = visit("http", str(broken.relative_to(html)))
+        seen.tab.wait_for_selector(".widget-note")
+        assert "running notebook" in seen.tab.locator(".widget-note").first.text_content()
+    finally:
+        broken.unlink()
