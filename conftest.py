@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("agg")
 os.environ["DDPM_DEVICE"] = "cpu"  # a machine with a GPU must pass the same tests
+os.environ["DDPM_PROGRESS"] = "0"  # a bar would be an output that differs
 os.environ.pop("MPLBACKEND", None)  # a kernel shows no figure with a backend that is set here
 os.environ.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 4)))
 

@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("command", choices=["build", "record"])
     parser.add_argument("chapters", nargs="*", help="record: words that the names of the chapters contain")
     arguments = parser.parse_args()
+    os.environ["DDPM_PROGRESS"] = "0"  # nobody watches a bar here
     os.environ.pop("MPLBACKEND", None)  # with it set, a kernel shows no figure
     try:
         build() if arguments.command == "build" else record(arguments.chapters)
