@@ -1,8 +1,19 @@
 """What holds for every test, the cells of the chapters included: their kernels inherit this environment."""
 
+import hashlib
+import json
 import os
+import sys
+from pathlib import Path
 
 import matplotlib
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+from book import cache_dir  # noqa: E402
+
+PASSED = "book/passed"
+cells: dict[Path, set[str]] = {}
 
 matplotlib.use("agg")
 os.environ["DDPM_DEVICE"] = "cpu"  # a machine with a GPU must pass the same tests
@@ -11,8 +22,25 @@ os.environ.pop("MPLBACKEND", None)  # a kernel shows no figure with a backend th
 os.environ.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 4)))
 
 
-def pytest_collection_modifyitems(items):
-    """The training chapter before the other chapters, which load what it trains; the browser last."""
+def key(chapter: Path) -> str:
+    """Changes with the chapter, with the library and with what the training chapter trains."""
+    return hashlib.sha256(chapter.read_bytes() + cache_dir().name.encode()).hexdigest()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out chapters that have passed as they are; order the rest.
+
+    The training chapter comes before the other chapters, which load what it trains; the browser comes last. In CI, and
+    after ``pytest --cache-clear``, every chapter runs.
+    """
+    passed = {} if os.environ.get("CI") else config.cache.get(PASSED, {})
+    known = {
+        item.path for item in items if item.path.suffix == ".ipynb" and passed.get(item.path.stem) == key(item.path)
+    }
+    items[:], left_out = [i for i in items if i.path not in known], [i for i in items if i.path in known]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        print(f"unchanged since they last passed: {', '.join(sorted(path.stem for path in known))}")
 
     def place(item):
         if item.path.suffix == ".ipynb":
@@ -20,3 +48,18 @@ def pytest_collection_modifyitems(items):
         return 3 if item.path.name == "test_browser.py" else 0
 
     items.sort(key=place)  # stable: the cells of a chapter stay in order
+
+
+def pytest_runtest_logreport(report):
+    if ".ipynb::" in report.nodeid and report.when == "call" and report.passed:
+        cells.setdefault(ROOT / report.nodeid.split("::")[0], set()).add(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    """Note the chapters of which every code cell has passed."""
+    passed = session.config.cache.get(PASSED, {})
+    for chapter, nodes in cells.items():
+        code = [cell for cell in json.loads(chapter.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+        if len(nodes) == len(code):
+            passed[chapter.stem] = key(chapter)
+    session.config.cache.set(PASSED, passed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .checks import check_signals
 from .data import batches, stream
 from .diffusion import (
     X0,
@@ -21,28 +22,32 @@ from .diffusion import (
     q_step,
     simple,
 )
+from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, share
 from .networks import Block, LinearSkip, NoiseLevel, UNet1D
 from .optim import Muon, orthogonal
 from .oracle import FamilyOracle, FiniteOracle, Gaussian, Wiener, fit_gaussian
+from .recipes import Recipe, by_linear_error, linear_skip
 from .samplers import ancestral, beta, beta_tilde, ddim, even_log_snr, even_steps, sample
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
-from .signals import BenchmarkMorlet, Family, Finite, Morlet, check_signals, morlet, report_grid
+from .signals import BenchmarkMorlet, Family, Finite, Morlet, morlet, report_grid
 
 if TYPE_CHECKING:
     from .store import cache_dir, load, save, train_or_load
-    from .training import Fit, LitDDPM, Recipe, by_linear_error, device, fit, linear_skip
+    from .training import Fit, LitDDPM, device, fit
 
 __version__ = "0.1.0"
 
 # Lightning takes seconds to import: what needs it is imported when it is first asked for.
 _LAZY = {
     "store": ("cache_dir", "load", "save", "train_or_load"),
-    "training": ("Fit", "LitDDPM", "Recipe", "by_linear_error", "device", "fit", "linear_skip"),
+    "training": ("Fit", "LitDDPM", "device", "fit"),
 }
 
 __all__ = [
     "LEFTOVER",
+    "L_0",
+    "L_T",
     "X0",
     "BenchmarkMorlet",
     "Block",
@@ -56,6 +61,7 @@ __all__ = [
     "Fit",
     "FittedSignals",
     "Gaussian",
+    "L_t",
     "LinearSkip",
     "LitDDPM",
     "Morlet",
@@ -66,11 +72,13 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Schedule",
+    "Terms",
     "UNet1D",
     "V",
     "Wiener",
     "ancestral",
     "batches",
+    "best_variance",
     "beta",
     "beta_tilde",
     "by_linear_error",
@@ -80,11 +88,13 @@ __all__ = [
     "ddim",
     "device",
     "draw_times",
+    "elbo",
     "even_log_snr",
     "even_steps",
     "fit",
     "fit_family",
     "fit_gaussian",
+    "gaussian_kl",
     "linear",
     "linear_skip",
     "load",
@@ -92,6 +102,7 @@ __all__ = [
     "loss",
     "loss_over_floor",
     "mean_loss",
+    "min_snr",
     "morlet",
     "orthogonal",
     "q_posterior",
@@ -106,6 +117,7 @@ __all__ = [
     "simple",
     "stream",
     "train_or_load",
+    "vlb",
 ]
 
 

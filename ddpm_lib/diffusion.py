@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from .checks import check_signals, exact_times, same_shape, times
 from .schedules import Schedule
-from .signals import check_signals
 
 __all__ = [
     "X0",
@@ -50,28 +50,6 @@ class Normal(NamedTuple):
         return self.mean + self.var.sqrt() * noise
 
 
-def _times(
-    t: Tensor | float, x: Tensor, place: torch.device | str | None = None, dtype: torch.dtype | None = None
-) -> Tensor:
-    """t as (B,), on x's device unless told otherwise; a single number serves the whole batch."""
-    t = torch.as_tensor(t, device=place or x.device, dtype=dtype)
-    if t.ndim == 0:
-        t = t.expand(len(x))
-    if t.shape != (len(x),):
-        raise ValueError(f"t must be one number or have shape ({len(x)},), one time a signal; got {tuple(t.shape)}.")
-    return t
-
-
-def _exact_times(t: Tensor | float, x: Tensor) -> Tensor:
-    """t as (B, 1, 1) in float64 on the CPU, where β is computed without loss."""
-    return _times(t, x, "cpu", torch.float64)[:, None, None]
-
-
-def _same_shape(x: Tensor, y: Tensor, what: str) -> None:
-    if x.shape != y.shape:
-        raise ValueError(f"{what} must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}.")
-
-
 def q_step(x_prev: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
     """One forward step, x_t = √(1-β_t)·x_{t-1} + √β_t·ε_t with fresh ε_t: report (1) and (5).
 
@@ -80,8 +58,8 @@ def q_step(x_prev: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> 
         t: 1…T, one number or (B,): the step that is taken, from t-1 to t.
     """
     check_signals(x_prev, "x_prev")
-    _same_shape(x_prev, eps, "x_prev and eps")
-    beta = schedule.beta(_exact_times(t, x_prev))
+    same_shape(x_prev, eps, "x_prev and eps")
+    beta = schedule.beta(exact_times(t, x_prev))
     keep, add = ((1 - beta).sqrt().to(x_prev), beta.sqrt().to(x_prev))
     return keep * x_prev + add * eps
 
@@ -102,8 +80,8 @@ def q_sample(x0: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Te
     tensor([1.0000, 0.0064])
     """
     check_signals(x0)
-    _same_shape(x0, eps, "x0 and eps")
-    a, s = schedule(_times(t, x0), x0.dtype)
+    same_shape(x0, eps, "x0 and eps")
+    a, s = schedule(times(t, x0), x0.dtype)
     return a * x0 + s * eps
 
 
@@ -119,8 +97,8 @@ def q_posterior(
     Returns:
         Normal with mean μ̃ (B, C, L) and variance β̃ (B, 1, 1); at s = 0 it is a point mass at x0.
     """
-    _same_shape(x0, xt, "x0 and xt")
-    t, s = (_exact_times(v, xt) for v in (t, t - 1 if s is None else s))
+    same_shape(x0, xt, "x0 and xt")
+    t, s = (exact_times(v, xt) for v in (t, t - 1 if s is None else s))
     if not (s < t).all():
         raise ValueError("The posterior steps back in time: s must be smaller than t.")
     beta, ab_s = schedule.beta(t, s), schedule.alpha_bar(s)
@@ -195,7 +173,7 @@ class Denoiser(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L) at times t (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
-        t = _times(t, xt)
+        t = times(t, xt)
         a, s = self.schedule(t, xt.dtype)
         out = self.network(xt, self.schedule.log_snr(t, xt.dtype), cond)
         return self.parametrisation.predict(out, xt, a, s)
@@ -255,7 +233,7 @@ def loss(
         (B,), the mean over channels and samples. With `simple` a denoiser that always says ε̂ = 0 has 1.
     """
     schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    t = _times(t, x0)
+    t = times(t, x0)
     error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))
     if weight is simple:
         return error

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .checks import check_signals
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
-from .signals import Family, check_signals
+from .signals import Family
 
 __all__ = ["Estimate", "FittedSignals", "fit_family", "loss_over_floor", "mean_loss", "share"]
 

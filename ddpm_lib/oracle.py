@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .diffusion import Prediction, _times
+from .checks import check_signals, times
+from .diffusion import Prediction
 from .schedules import Schedule
-from .signals import Family, check_signals
+from .signals import Family
 
 __all__ = ["FamilyOracle", "FiniteOracle", "Gaussian", "Wiener", "fit_gaussian"]
 
@@ -86,7 +87,7 @@ class Gaussian(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,) → Prediction."""
-        return self.wiener(xt, *self.schedule(_times(t, xt), xt.dtype))
+        return self.wiener(xt, *self.schedule(times(t, xt), xt.dtype))
 
     def floor(self, t: Tensor) -> Tensor:
         """L*(t) in closed form, (B,): the smallest possible loss ‖ε - ε̂‖² a sample."""
@@ -118,7 +119,7 @@ class FiniteOracle(nn.Module):
 
     def weights(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Posterior probability of each signal, (B, K)."""
-        a, s = self.schedule(_times(t, xt), xt.dtype)
+        a, s = self.schedule(times(t, xt), xt.dtype)
         atoms = self.signals.flatten(1)
         # ‖x_t‖² is common to all atoms and drops out of the softmax
         fit = a[:, 0] * (xt.flatten(1) @ atoms.T) - 0.5 * a[:, 0] ** 2 * atoms.square().sum(1)
@@ -126,7 +127,7 @@ class FiniteOracle(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,), t > 0 → Prediction."""
-        a, s = self.schedule(_times(t, xt), xt.dtype)
+        a, s = self.schedule(times(t, xt), xt.dtype)
         x0 = (self.weights(xt, t) @ self.signals.flatten(1)).view_as(xt)
         return Prediction(x0, (xt - a * x0) / s)
 
@@ -209,7 +210,7 @@ class FamilyOracle(nn.Module):
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
         check_signals(xt, "xt")
-        t = _times(t, xt)
+        t = times(t, xt)
         x0 = torch.empty_like(xt)
         for rows, _, atoms, log_w in self._by_time(xt, t):
             x0[rows] = log_w.exp()[:, None] @ atoms
@@ -219,7 +220,7 @@ class FamilyOracle(nn.Module):
     @torch.no_grad()
     def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of the parameters given each x_t, (B, n, P)."""
-        t = _times(t, xt)
+        t = times(t, xt)
         out = torch.empty(len(xt), n, len(self.family.names))
         for rows, theta, _, log_w in self._by_time(xt, t):
             k = torch.multinomial(log_w.exp(), n, replacement=True, generator=generator)

@@ -12,9 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .checks import check_signals
 from .diffusion import Prediction, q_posterior
 from .schedules import Schedule
-from .signals import check_signals
 
 __all__ = ["ancestral", "beta", "beta_tilde", "ddim", "even_log_snr", "even_steps", "sample"]
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["BenchmarkMorlet", "Family", "Finite", "Morlet", "check_signals", "morlet", "report_grid"]
+from .checks import check_signals
+
+__all__ = ["BenchmarkMorlet", "Family", "Finite", "Morlet", "morlet", "report_grid"]
 
 
 def morlet(
@@ -234,20 +236,6 @@ def report_grid(length: int = 2000) -> Finite:
         torch.tensor([0.5, 1.0, 1.5]), torch.tensor([5.0, 10, 15, 20, 25]), torch.tensor([0.05, 0.1, 0.15, 0.2])
     )
     return Finite(family.render(grid), grid, family.names)
-
-
-def check_signals(x: Tensor, name: str = "x0", first: str = "B") -> Tensor:
-    """Return x, or say in one sentence why it is not a batch of signals (B, C, L)."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor of shape ({first}, C, L), got {type(x).__name__}.")
-    if x.ndim != 3 or 0 in x.shape:
-        raise ValueError(f"{name} must have shape ({first}, C, L), none of them 0, got {tuple(x.shape)}.")
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it with .float().")
-    if not torch.isfinite(x).all():
-        bad = int((~torch.isfinite(x)).any(-1).any(-1).sum())
-        raise ValueError(f"{name} must be finite, but {bad} of {len(x)} signals hold NaN or infinity.")
-    return x
 
 
 ALL: tuple[Callable[[], Family | Finite], ...] = (BenchmarkMorlet, Morlet, report_grid)

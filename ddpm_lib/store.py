@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .diffusion import Denoiser
-from .training import Fit, Recipe, fit
+from .recipes import Recipe
+from .training import Fit, fit
 
 __all__ = ["cache_dir", "load", "save", "train_or_load"]
 

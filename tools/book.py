@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
 BUILD = ROOT / "_build"
 FIRST = "09_training"
-CELL_TIMEOUT = 900  # seconds
+CELL_TIMEOUT = 1800  # seconds
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -47,8 +47,9 @@ def chapter_files() -> list[Path]:
 def cache_dir() -> Path:
     """Where the runs of the chapters are kept: another folder for another library or another training."""
     digest = hashlib.sha256()
-    for file in sorted((ROOT / "ddpm_lib").rglob("*")):
-        if file.suffix in {".py", ".js", ".json", ".safetensors"}:
+    sources = [file for folder in ("ddpm_lib", "equations") for file in sorted((ROOT / folder).rglob("*"))]
+    for file in [*sources, *sorted(CHAPTERS.glob("*.bib"))]:
+        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib"}:
             digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     training = CHAPTERS / f"{FIRST}.ipynb"
     if training.exists():

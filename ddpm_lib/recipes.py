@@ -1,0 +1,156 @@
+"""A recipe: everything that a training run depends on (chapter 9)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .data import stream
+from .diffusion import Denoiser, Eps, Parametrisation, draw_times
+from .networks import LinearSkip, UNet1D
+from .optim import Muon
+from .oracle import Wiener, fit_gaussian
+from .schedules import Schedule, linear
+from .signals import BenchmarkMorlet, Family, Finite
+
+__all__ = ["Recipe", "by_linear_error", "linear_skip"]
+
+BATCHES, COVARIANCE = 0, 1  # purposes of the random streams of one seed
+
+
+def linear_skip(family: Family | Finite, seed: int = 0, n: int = 50_000, **sizes: int) -> LinearSkip:
+    """The network of the book: a `UNet1D` around the linear denoiser, whose covariance comes from n signals.
+
+    Args:
+        family: draws the signals.
+        seed: of these draws.
+        sizes: width, levels, … of the `UNet1D`.
+    """
+    x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
+    channels = x0.shape[1]
+    return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
+
+
+def by_linear_error(network: nn.Module, schedule: Schedule) -> Tensor | None:
+    """How often to draw each t: in proportion to the linear denoiser's error there; None without a `LinearSkip`."""
+    if not isinstance(network, LinearSkip):
+        return None
+    return network.wiener.eps_error(*schedule(torch.arange(1, schedule.T + 1))).sqrt().flatten()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run depends on. The same recipe on the same machine gives the same weights.
+
+    Args:
+        family: what to draw signals from, afresh at every step.
+        schedule: the noise schedule.
+        network: (family, seed) → network; `linear_skip` or any function of the two.
+        parametrisation: what the network's output means.
+        density: (network, schedule) → how often each t is drawn, or None for uniform t.
+        steps: optimiser steps; the learning rate warms up, stays, and falls to 0 over the last 70 %.
+        batch: signals a step, over all processes.
+        lr, kernel_lr, weight_decay: of `Muon`; both rates follow `learning_rate`.
+        warmup: steps over which the rates climb.
+        clip: greatest norm of the gradient.
+        ema: decay of the running mean of the weights, which is what is sampled from.
+        seed: of the weights and of every batch.
+    """
+
+    family: Family | Finite = field(default_factory=BenchmarkMorlet)
+    schedule: Schedule = field(default_factory=linear)
+    network: Callable[[Any, int], nn.Module] = linear_skip
+    parametrisation: Parametrisation = field(default_factory=Eps)
+    density: Callable[[nn.Module, Schedule], Tensor | None] = by_linear_error
+    steps: int = 4000
+    batch: int = 64
+    lr: float = 2e-3
+    kernel_lr: float = 0.02
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.995
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.warmup < 0:
+            raise ValueError(
+                f"A recipe needs steps >= 1, batch >= 1 and warmup >= 0, got {self.steps}, {self.batch}, {self.warmup}."
+            )
+        if not (self.lr > 0 and self.kernel_lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
+            raise ValueError(
+                "A recipe needs lr > 0, kernel_lr > 0, clip > 0, 0 <= ema < 1 and weight_decay >= 0, "
+                f"got {self.lr}, {self.kernel_lr}, {self.clip}, {self.ema}, {self.weight_decay}."
+            )
+
+    def build(self) -> Denoiser:
+        """The untrained denoiser, its weights drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return Denoiser(self.network(self.family, self.seed), self.schedule, self.parametrisation)
+
+    def draw(self, network: nn.Module) -> Callable[[int], tuple[Tensor, ...]]:
+        """step → (x0, t, eps, weight): the batch of that step."""
+        density = self.density(network, self.schedule)
+
+        def draw(step: int) -> tuple[Tensor, ...]:
+            generator = stream(self.seed, step, BATCHES)
+            x0, _ = self.family.sample(self.batch, generator)
+            t, weight = draw_times(self.batch, self.schedule, generator, density)
+            return x0, t, torch.randn(x0.shape, generator=generator), weight
+
+        return draw
+
+    def optimiser(self, denoiser: nn.Module) -> Muon:
+        """`Muon` with this recipe's rates."""
+        return Muon(denoiser, self.lr, self.kernel_lr, weight_decay=self.weight_decay)
+
+    def learning_rate(self, step: int) -> float:
+        """Share of the rates at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
+        return min(1.0, (step + 1) / (self.warmup + 1), (self.steps - step) / (0.7 * self.steps))
+
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits that change with whatever this recipe says."""
+        denoiser = self.build()
+        schedule = self.schedule.log_alpha_bar(torch.arange(self.schedule.T + 1))
+        parts = [
+            repr(self.family),
+            _digest(self.family.signals) if isinstance(self.family, Finite) else "",
+            _digest(schedule),
+            repr(denoiser.network),
+            str([(k, tuple(v.shape)) for k, v in denoiser.state_dict().items()]),
+            type(self.parametrisation).__qualname__,
+            str(self.density(denoiser.network, self.schedule) is None),
+            str([self.steps, self.batch, self.lr, self.kernel_lr, self.warmup]),
+            str([self.weight_decay, self.clip, self.ema, self.seed]),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+
+    def key(self) -> str:
+        """The fingerprint, and ten digits more that change with the code that trains it."""
+        code = [p.read_text() for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem in _TRAINING_CODE]
+        return f"{self.fingerprint()}-{hashlib.sha256(''.join(code).encode()).hexdigest()[:10]}"
+
+
+_TRAINING_CODE = (
+    "checks",
+    "data",
+    "diffusion",
+    "networks",
+    "optim",
+    "oracle",
+    "recipes",
+    "schedules",
+    "signals",
+    "training",
+)
+
+
+def _digest(x: Tensor) -> str:
+    return hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
