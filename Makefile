@@ -12,7 +12,7 @@ TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/
 TORCH_LOCKED := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test test-fast test-browser record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser record lab lint format lock clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ book: $(STAMP)  ## run every chapter and build the pages into _build/html
 
 test: $(STAMP)  ## all tests: library, doctests, every cell of every chapter, pages in a browser
 	$(BIN)/python -m pytest --nbval
+
+equations: $(STAMP)  ## check the report's 52 equations; the last line counts
+	$(BIN)/python -m equations
 
 test-fast: $(STAMP)  ## the tests of the library alone
 	$(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow"
