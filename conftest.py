@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(config, items):
     The training chapter comes before the other chapters, which load what it trains; the browser comes last. In CI, and
     after ``pytest --cache-clear``, every chapter runs.
     """
-    passed = {} if os.environ.get("CI") else config.cache.get(PASSED, {})
+    cache = getattr(config, "cache", None)  # none with -p no:cacheprovider
+    passed = {} if cache is None or os.environ.get("CI") else cache.get(PASSED, {})
     known = {
         item.path for item in items if item.path.suffix == ".ipynb" and passed.get(item.path.stem) == key(item.path)
     }
@@ -57,9 +58,12 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     """Note the chapters of which every code cell has passed."""
-    passed = session.config.cache.get(PASSED, {})
+    cache = getattr(session.config, "cache", None)
+    if cache is None or not cells:
+        return
+    passed = cache.get(PASSED, {})
     for chapter, nodes in cells.items():
         code = [cell for cell in json.loads(chapter.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
         if len(nodes) == len(code):
             passed[chapter.stem] = key(chapter)
-    session.config.cache.set(PASSED, passed)
+    cache.set(PASSED, passed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -35,19 +36,19 @@ class LitDDPM(lightning.LightningModule):
     def __init__(self, denoiser: Denoiser, recipe: Recipe):
         super().__init__()
         self.denoiser, self.recipe = denoiser, recipe
-        self.losses: list[Tensor] = []
+        self.losses: list[float] = []  # numbers: thousands of little tensors would pin down torch's memory
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         x0, t, eps, weight = batch
-        errors = loss(self.denoiser, x0, t, eps)
-        value = (weight * errors).mean()
-        if not torch.isfinite(value):
+        errors = weight * loss(self.denoiser, x0, t, eps)
+        value = errors.mean()
+        self.losses.append(value.item())
+        if not math.isfinite(self.losses[-1]):
             k = int((~torch.isfinite(errors)).nonzero()[0])
             raise FloatingPointError(
-                f"The loss is {value.item()} at step {self.global_step}: signal {k} of the batch, at t = {int(t[k])}. "
+                f"The loss is {self.losses.pop()} at step {self.global_step}: signal {k} of the batch, at t = {int(t[k])}. "
                 "The last checkpoint is untouched; lower the learning rate or look at that signal."
             )
-        self.losses.append(value.detach())
         self.log("loss", value, prog_bar=True, logger=False)
         return value
 
@@ -57,13 +58,13 @@ class LitDDPM(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["losses"] = torch.stack(self.losses).cpu()
+        checkpoint["losses"] = torch.tensor(self.losses)
         checkpoint["recipe"] = self.recipe.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("recipe") != self.recipe.fingerprint():
             raise ValueError(f"it belongs to recipe {checkpoint.get('recipe')}, this is {self.recipe.fingerprint()}")
-        self.losses = list(checkpoint["losses"].to(self.device))
+        self.losses = checkpoint["losses"].tolist()
 
 
 class _Data(lightning.LightningDataModule):
@@ -168,4 +169,4 @@ def fit(
                 reason = "it cannot be read" if unreadable else str(error).split(". ")[0].splitlines()[0].rstrip(":")
                 raise ValueError(f"{last} is not a complete checkpoint of this recipe: {reason}.") from error
             raise
-    return Fit(denoiser.cpu().eval(), torch.stack(module.losses).cpu())
+    return Fit(denoiser.cpu().eval(), torch.tensor(module.losses))

@@ -1,0 +1,139 @@
+"""Recipes: the batch of a step, the learning rate, refusals, and a key that changes with whatever matters."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from helpers import HO
+from torch import nn
+
+from ddpm_lib import (
+    BenchmarkMorlet,
+    Eps,
+    Finite,
+    Morlet,
+    Recipe,
+    UNet1D,
+    V,
+    by_linear_error,
+    cosine,
+    fit_gaussian,
+    linear,
+    linear_skip,
+    report_grid,
+)
+
+FAMILY = BenchmarkMorlet(length=64)
+
+
+def net(family, seed, width=8):
+    return UNet1D(1, 1, width=width, levels=2, blocks=1, kernel=3, dim=16)
+
+
+def small(**changes):
+    return Recipe(**(dict(family=FAMILY, network=net, steps=20, batch=8, warmup=3) | changes))
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_the_learning_rate():
+    recipe = small(steps=100, warmup=9)
+    rates = [recipe.learning_rate(step) for step in range(101)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9:31] == [1.0] * 22
+    assert rates[65] == pytest.approx(0.5) and rates[100] == 0 and min(rates[:100]) > 0
+    assert all(b < a for a, b in pairwise(rates[30:]))
+
+
+def test_a_batch_is_fresh_and_seeded():
+    draw = small().draw(net(FAMILY, 0))
+    x0, t, eps, weight = draw(3)
+    assert x0.shape == eps.shape == (8, 1, 64) and t.shape == weight.shape == (8,)
+    assert equal(draw(3), small().draw(net(FAMILY, 0))(3)) and (weight == 1).all()
+    assert not torch.equal(draw(4)[0], x0) and not torch.equal(draw(4)[2], eps)
+    assert not torch.equal(small(seed=1).draw(net(FAMILY, 0))(3)[0], x0)
+
+
+def test_times_are_drawn_where_the_linear_denoiser_errs():
+    skip = linear_skip(FAMILY, n=500, width=8, dim=16)
+    density = by_linear_error(skip, HO)
+    assert density.shape == (1000,)
+    torch.testing.assert_close(density.square(), skip.wiener.eps_error(*HO(torch.arange(1, 1001))).flatten())
+    assert by_linear_error(net(FAMILY, 0), HO) is None
+    _, t, _, weight = small(batch=4000).draw(skip)(0)
+    assert float(t.float().mean()) < 350 and abs(float(weight.mean()) - 1) < 0.15
+
+
+def test_the_network_of_the_book():
+    skip = linear_skip(report_grid(128), width=8, dim=16)
+    mean, _ = fit_gaussian(report_grid(128).signals)
+    torch.testing.assert_close(skip.wiener.mean, mean)
+    one, other = (linear_skip(FAMILY, seed, n=100, width=8, dim=16) for seed in (0, 1))
+    assert not torch.equal(one.wiener.mean, other.wiener.mean)
+    one, other = (list(small(seed=3).build().state_dict().values()) for _ in range(2))
+    assert equal(one, other)
+
+
+# --- recipes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(steps=0), dict(batch=0), dict(warmup=-1), dict(lr=0.0), dict(lr=-1.0), dict(lr=float("nan")),
+        dict(kernel_lr=0.0), dict(clip=0.0), dict(ema=1.0), dict(ema=-0.1), dict(weight_decay=-1.0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_recipes_that_are_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"A recipe needs .*{name} .*got .*{value}"):
+        small(**wrong)
+
+
+DIFFERENT = {
+    "seed": small(seed=1),
+    "steps": small(steps=21),
+    "batch": small(batch=9),
+    "lr": small(lr=1e-3),
+    "kernel_lr": small(kernel_lr=0.01),
+    "warmup": small(warmup=4),
+    "clip": small(clip=2.0),
+    "ema": small(ema=0.9),
+    "weight decay": small(weight_decay=0.0),
+    "width": small(network=partial(net, width=12)),
+    "activation": small(network=lambda family, seed: nn.Sequential(net(family, seed), nn.Tanh())),
+    "schedule": small(schedule=cosine()),
+    "T": small(schedule=linear(500)),
+    "parametrisation": small(parametrisation=V()),
+    "family": small(family=Morlet(length=64, frequency=(5.0, 12.0))),
+    "box": small(family=BenchmarkMorlet(length=64, b=(-1.0, 2.0))),
+    "length": small(family=BenchmarkMorlet(length=68)),
+    "what is fixed": small(family=Morlet(length=64, amplitude=1.0, frequency=(5.0, 12.0))),
+    "its value": small(family=Morlet(length=64, amplitude=2.0, frequency=(5.0, 12.0))),
+    "signals": small(family=Finite(torch.zeros(3, 1, 64))),
+    "other signals": small(family=Finite(torch.ones(3, 1, 64))),
+    "even times": small(density=lambda network, schedule: torch.ones(schedule.T)),
+    "early times": small(density=lambda network, schedule: 1 / torch.arange(1.0, schedule.T + 1)),
+}
+
+
+def test_keys_differ_where_recipes_differ():
+    keys = {"itself": small().key()} | {name: recipe.key() for name, recipe in DIFFERENT.items()}
+    same = {name: key for name, key in keys.items() if list(keys.values()).count(key) > 1}
+    assert not same
+
+
+def test_a_key_is_stable():
+    keys = {small().key(), small(family=BenchmarkMorlet(length=64)).key(), small(parametrisation=Eps()).key()}
+    torch.manual_seed(9)
+    assert keys == {small(schedule=linear()).key()}
+    assert len(small().fingerprint()) == 10 and small().key().startswith(small().fingerprint() + "-")
+
+
+def test_a_key_sees_the_code(monkeypatch):
+    before, recipe = small().key(), small().fingerprint()
+    monkeypatch.setattr("ddpm_lib.recipes._TRAINING_CODE", ("data", "signals"))
+    assert small().key() != before and small().fingerprint() == recipe

@@ -1,0 +1,405 @@
+"""Samplers against exact recursions (mean and variance, no Monte Carlo), against each other and against diffusers."""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from helpers import HO, assert_mean, rng, toy
+from torch.testing import assert_close
+
+from ddpm_lib import (
+    Denoiser,
+    Eps,
+    Schedule,
+    ancestral,
+    cosine,
+    ddim,
+    even_log_snr,
+    even_steps,
+    linear,
+    q_posterior,
+    sample,
+    samplers,
+    schedules,
+)
+from ddpm_lib.samplers import beta, beta_tilde
+
+DOUBLE = torch.float64
+every = pytest.mark.parametrize("step", samplers.ALL, ids=[s.__name__ for s in samplers.ALL])
+shipped = pytest.mark.parametrize("make", schedules.ALL, ids=[f.__name__ for f in schedules.ALL])
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=rng(seed), dtype=DOUBLE)
+
+
+def bent(schedule):
+    """A denoiser that is exact for nothing: not linear, and different at every t."""
+    return Denoiser(lambda x, log_snr, cond: torch.tanh(x + 0.1 * log_snr.view(-1, 1, 1)), schedule, Eps())
+
+
+# --- exact mean and variance on Gaussian data ---------------------------------------------------------
+
+
+def law(step, denoiser, times=None):
+    """Mean and standard deviation of x_0 from x_T ~ N(0, 1), for a step that is affine in x and in its noise.
+
+    Each step is evaluated at four points, which give its offset, its slope in x, its slope in the noise,
+    and whether it is affine at all. On Gaussian data with the exact denoiser it must be.
+    """
+    mean, var = 0.0, 1.0
+    times = list(range(denoiser.schedule.T, -1, -1)) if times is None else times
+    x = torch.tensor([0.0, 1.0, 0.0, -2.0], dtype=DOUBLE).view(-1, 1, 1)
+    z = torch.tensor([0.0, 0.0, 1.0, 3.0], dtype=DOUBLE).view(-1, 1, 1)
+    for t, s in pairwise(times):
+        offset, at_x, at_z, check = step(denoiser, x, t, s, z).flatten().tolist()
+        slope, sigma = at_x - offset, at_z - offset
+        assert check == pytest.approx(offset - 2 * slope + 3 * sigma, rel=1e-6, abs=1e-9)
+        mean, var = offset + slope * mean, slope**2 * var + sigma**2
+    return mean, math.sqrt(var)
+
+
+def is_right(found):
+    """The law of the toy's data, N(0.5, 0.25²), to what 1000 steps leave of it."""
+    return found == pytest.approx((0.5, 0.25), abs=0.005)
+
+
+def alphas(t):
+    """α_t, ᾱ_t, ᾱ_{t-1}, β_t as numbers."""
+    ab_t, ab_s = float(HO.alpha_bar(t)), float(HO.alpha_bar(t - 1))
+    return ab_t / ab_s, ab_t, ab_s, float(HO.beta(t))
+
+
+def printed(mean):
+    """A step with the report's mean(x_t, ε̂, t), its σ² = β, and no noise at the last step."""
+
+    def step(denoiser, xt, t, s, z):
+        sigma = math.sqrt(HO.beta(t)) if s > 0 else 0.0
+        return mean(xt, denoiser(xt, t).eps, t) + sigma * z
+
+    return step
+
+
+def posterior_mean(x0, xt, t):
+    """Report (42)."""
+    alpha, ab_t, ab_s, b = alphas(t)
+    return math.sqrt(alpha) * (1 - ab_s) / (1 - ab_t) * xt + math.sqrt(ab_s) * b / (1 - ab_t) * x0
+
+
+def right(xt, eps, t):
+    """Report (45) put right: (x_t - β/√(1-ᾱ)·ε)/√α."""
+    alpha, ab_t, _, b = alphas(t)
+    return (xt - b / math.sqrt(1 - ab_t) * eps) / math.sqrt(alpha)
+
+
+def report_44(xt, eps, t):
+    """x_0 = x_t/√α - √(1-α)·ε as printed: no bars, and the noise is not divided."""
+    alpha = alphas(t)[0]
+    return posterior_mean(xt / math.sqrt(alpha) - math.sqrt(1 - alpha) * eps, xt, t)
+
+
+def report_44_with_bars(xt, eps, t):
+    ab_t = alphas(t)[1]
+    return posterior_mean(xt / math.sqrt(ab_t) - math.sqrt(1 - ab_t) * eps, xt, t)
+
+
+def report_45(xt, eps, t):
+    """x_t/√α - β/√(1-α)·ε, the right side as printed."""
+    alpha, _, _, b = alphas(t)
+    return xt / math.sqrt(alpha) - b / math.sqrt(1 - alpha) * eps
+
+
+def report_48(xt, eps, t):
+    """x_t/√α - β/√(1-ᾱ)·ε: bars restored, 1/√α still missing."""
+    alpha, ab_t, _, b = alphas(t)
+    return xt / math.sqrt(alpha) - b / math.sqrt(1 - ab_t) * eps
+
+
+def report_49(xt, eps, t):
+    """The right sampler with what the printed loss (49) teaches: -ε."""
+    return right(xt, -eps, t)
+
+
+@pytest.mark.parametrize(("variance", "std"), [(beta, 0.2509), (beta_tilde, 0.2463)])
+def test_ancestral_has_the_law_of_the_data(variance, std):
+    found = law(partial(ancestral, variance=variance), toy())
+    assert is_right(found)
+    assert found == (pytest.approx(0.499999, abs=6e-7), pytest.approx(std, abs=5.1e-5))
+
+
+def test_ddim_has_the_law_of_the_data():
+    assert law(partial(ddim, eta=1.0), toy()) == pytest.approx(law(ancestral, toy()), rel=1e-9)
+    for eta in (0.0, 0.5):
+        assert is_right(law(partial(ddim, eta=eta), toy()))
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected", "digits"),
+    [
+        (report_44, (0.166, 1.087), 6e-4),
+        (report_44_with_bars, (0.493, 3.236), 6e-4),
+        (report_45, (0.500, 0.101), 6e-4),
+    ],
+)
+def test_the_misprints_of_the_report_have_not(mean, expected, digits):
+    """The negative controls: the same check, and the published damage."""
+    found = law(printed(mean), toy())
+    assert not is_right(found)
+    assert found == pytest.approx(expected, abs=digits)
+
+
+def test_the_sign_of_49_explodes():
+    found = law(printed(report_49), toy())
+    assert not is_right(found)
+    assert found == pytest.approx((-1.7e5, 6.0e7), rel=0.05)
+
+
+def test_without_noise_the_law_collapses():
+    """The report has no sampling equation; its mean alone gives one signal."""
+    mean, std = law(lambda denoiser, xt, t, s, z: ancestral(denoiser, xt, t, s, 0 * z), toy())
+    assert mean == pytest.approx(0.5, abs=1e-3) and std < 0.001
+
+
+def test_only_algebra_catches_48():
+    """Its samples are as good as right ones; the mean of the posterior is not what it gives."""
+    assert law(printed(report_48), toy()) == pytest.approx((0.5, 0.2512), abs=6e-5)
+    assert law(printed(right), toy()) == pytest.approx(law(partial(ancestral, variance=beta), toy()), rel=1e-9)
+    x0, eps = noise(1, 1, 1), noise(1, 1, 1, seed=1)
+    for t in (1, 2, 10, 100, 500, 1000):
+        ab_t = alphas(t)[1]
+        xt = math.sqrt(ab_t) * x0 + math.sqrt(1 - ab_t) * eps
+        mean = q_posterior(x0, xt, t, HO).mean
+        assert_close(right(xt, eps, t), mean, rtol=1e-10, atol=1e-12)
+        assert t == 1 or not torch.allclose(report_48(xt, eps, t), mean, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("T", "expected"), [(50, (0.4567, 0.2683)), (100, (0.4828, 0.2556)), (300, (0.4984, 0.2519))])
+def test_an_unscaled_schedule_starts_from_the_wrong_law(T, expected):
+    with pytest.warns(UserWarning, match="signal's amplitude"):
+        schedule = Schedule.from_betas(torch.linspace(1e-4, 0.02, T, dtype=DOUBLE))
+    assert law(partial(ancestral, variance=beta), toy(schedule=schedule)) == pytest.approx(expected, abs=5.1e-5)
+
+
+@every
+@pytest.mark.parametrize("grid", [even_steps, even_log_snr], ids=lambda g: g.__name__)
+def test_more_steps_come_closer(step, grid):
+    """The mean is right at any number of steps; the spread comes from below and gets there."""
+    errors = []
+    for steps in (10, 40, 160, 640):
+        mean, std = law(step, toy(), grid(HO, steps))
+        assert mean == pytest.approx(0.5, abs=0.01)
+        errors.append(abs(std - 0.25))
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.007
+
+
+# --- against each other -------------------------------------------------------------------------------
+
+
+def test_ddim_with_eta_1_is_the_posterior_step_at_every_t():
+    denoiser, xt, z = bent(HO), noise(2, 1, 3), noise(2, 1, 3, seed=1)
+    for t in range(1000, 0, -1):
+        posterior = q_posterior(denoiser(xt, t).x0, xt, t, HO)
+        found = ddim(denoiser, xt, t, t - 1, z, eta=1.0)
+        scale = posterior.mean.abs().max()
+        assert (found - posterior.sample(z)).abs().max() < 1e-10 * scale, t
+        assert_close(ancestral(denoiser, xt, t, t - 1, z), posterior.sample(z), rtol=1e-12, atol=0)
+
+
+@shipped
+def test_ddim_with_eta_1_is_ancestral_for_any_stride(make):
+    denoiser, xt, z = bent(make(40)), noise(2, 1, 3), noise(2, 1, 3, seed=1)
+    for t, s in [(40, 39), (40, 20), (33.5, 7.25), (2, 1), (1, 0.5), (1, 0), (17, 0)]:
+        expected = ancestral(denoiser, xt, t, s, z)
+        assert_close(ddim(denoiser, xt, t, s, z, eta=1.0), expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+def test_ddim_without_noise_is_its_formula():
+    denoiser, xt = bent(HO), noise(2, 1, 3)
+    for t, s in [(1000, 999), (500, 100), (3, 0)]:
+        x0, eps = denoiser(xt, t)
+        ab = float(HO.alpha_bar(s))
+        assert_close(ddim(denoiser, xt, t, s, noise(2, 1, 3, seed=1)), math.sqrt(ab) * x0 + math.sqrt(1 - ab) * eps)
+
+
+@shipped
+def test_variances(make):
+    schedule = make(30)
+    for t, s in [(30, 29), (30, 2), (1, 0), (7.5, 3)]:
+        ab_t, ab_s = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(s))
+        assert float(beta(schedule, t, s)) == pytest.approx(1 - ab_t / ab_s, rel=1e-9)
+        assert float(beta_tilde(schedule, t, s)) == pytest.approx((1 - ab_s) / (1 - ab_t) * (1 - ab_t / ab_s), rel=1e-9)
+        assert beta(schedule, t, s).dtype == DOUBLE
+
+
+@every
+@pytest.mark.parametrize("t", [1, 30, 1000])
+def test_the_step_to_0_returns_the_estimate_of_the_signal(step, t):
+    denoiser, xt = bent(HO), noise(2, 1, 3)
+    for z in (noise(2, 1, 3, seed=1), noise(2, 1, 3, seed=2)):
+        assert_close(step(denoiser, xt, t, 0, z), denoiser(xt, t).x0, rtol=1e-9, atol=1e-9)
+    assert_close(ancestral(denoiser, xt, t, 0, z, variance=beta), denoiser(xt, t).x0, rtol=1e-9, atol=1e-9)
+
+
+# --- against diffusers --------------------------------------------------------------------------------
+
+
+def theirs(name, **options):
+    """A scheduler of diffusers on our table in float64 (its own is float32), time t being its t - 1."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = getattr(diffusers, name)(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=False, **options
+    )
+    table = HO.alpha_bar(torch.arange(1, 1001))
+    assert_close(scheduler.alphas_cumprod.double(), table, rtol=2e-4, atol=0)  # theirs, before it is replaced
+    scheduler.alphas_cumprod = table
+    if name == "DDPMScheduler":
+        scheduler.one = torch.tensor(1.0, dtype=DOUBLE)
+    return scheduler
+
+
+@pytest.mark.parametrize("steps", [1000, 50, 20])
+@pytest.mark.parametrize(("variance", "name"), [(beta_tilde, "fixed_small"), (beta, "fixed_large")])
+def test_ancestral_is_the_step_of_diffusers(variance, name, steps):
+    scheduler = theirs("DDPMScheduler", variance_type=name)
+    scheduler.set_timesteps(steps)
+    denoiser, stride = bent(HO), 1000 // steps
+    for k in (*scheduler.timesteps.tolist()[:: max(1, steps // 10)], stride, 0):
+        xt, t = noise(2, 1, 5, seed=k), k + 1
+        z = torch.randn(xt.shape, generator=rng(k), dtype=DOUBLE)
+        expected = scheduler.step(denoiser(xt, t).eps, k, xt, generator=rng(k))
+        found = ancestral(denoiser, xt, t, max(0, t - stride), z, variance=variance)
+        assert_close(found, expected.prev_sample, rtol=1e-8, atol=1e-8 * float(xt.abs().max()))
+        assert_close(denoiser(xt, t).x0, expected.pred_original_sample, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("steps", [1000, 50, 20])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_ddim_is_the_step_of_diffusers(eta, steps):
+    scheduler = theirs("DDIMScheduler", set_alpha_to_one=True)
+    scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=DOUBLE)
+    scheduler.set_timesteps(steps)
+    denoiser, stride = bent(HO), 1000 // steps
+    for k in (*scheduler.timesteps.tolist()[:: max(1, steps // 10)], 0):
+        xt, z, t = noise(2, 1, 5, seed=k), noise(2, 1, 5, seed=k + 1), k + 1
+        expected = scheduler.step(denoiser(xt, t).eps, k, xt, eta=eta, variance_noise=z).prev_sample
+        found = ddim(denoiser, xt, t, max(0, t - stride), z, eta=eta)
+        assert_close(found, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+# --- the loop -----------------------------------------------------------------------------------------
+
+
+@every
+@shipped
+@pytest.mark.parametrize("steps", [1, 7, None])
+def test_a_path(step, make, steps):
+    schedule = make(20)
+    denoiser = toy(schedule=schedule)
+    denoiser.float()
+    path = list(sample(denoiser, (3, 1, 1), steps=steps, step=step, generator=rng()))
+    assert len(path) == (steps or 20) + 1
+    assert all(x.shape == (3, 1, 1) and x.dtype == torch.float32 and x.isfinite().all() for x in path)
+    assert torch.equal(path[0], torch.randn(3, 1, 1, generator=rng()))
+    assert not any(x.requires_grad for x in path)
+    again = list(sample(denoiser, (3, 1, 1), steps=steps, step=step, generator=rng()))
+    assert all(torch.equal(x, y) for x, y in zip(path, again, strict=True))
+    *_, other = sample(denoiser, (3, 1, 1), steps=steps, step=step, generator=rng(1))
+    assert not torch.equal(other, path[-1])
+
+
+def test_the_path_is_made_of_the_steps():
+    denoiser, seen = toy().float(), []
+
+    def step(denoiser, xt, t, s, z):
+        seen.append((t, s, z))
+        return ancestral(denoiser, xt, t, s, z)
+
+    times = [900, 400.5, 3, 0]
+    path = list(sample(denoiser, (2, 1, 1), steps=times, step=step, generator=rng()))
+    assert [(t, s) for t, s, _ in seen] == [(900, 400.5), (400.5, 3), (3, 0)]
+    assert len({float(z[0]) for *_, z in seen}) == 3  # fresh noise at each
+    for x, (t, s, z), y in zip(path, seen, path[1:], strict=False):
+        assert torch.equal(y, ancestral(denoiser, x, t, s, z))
+
+
+def test_a_number_of_steps_means_even_steps():
+    runs = [list(sample(toy().float(), (2, 1, 1), steps=s, generator=rng())) for s in (8, even_steps(HO, 8))]
+    assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
+
+
+def test_samples_have_the_law_that_the_recursion_says():
+    times = even_steps(HO, 50)
+    mean, std = law(ancestral, toy(), times)
+    *_, x0 = sample(toy().float(), (20_000, 1, 1), steps=times, generator=rng())
+    assert_mean(x0, mean)
+    assert_mean((x0 - mean).square(), std**2)
+
+
+@pytest.mark.parametrize("T", [1, 2, 50, 1000])
+def test_even_steps_fall_from_T_to_0(T):
+    schedule = linear(T)
+    for steps in {1, 2, 3, 7, 49, 500, 640, 999, 1000, *range(1, 51)}:
+        if steps > T:
+            continue
+        times = even_steps(schedule, steps)
+        assert len(times) == steps + 1 and (times[0], times[-1]) == (T, 0)
+        gaps = [t - s for t, s in pairwise(times)]
+        assert min(gaps) > 0 and max(gaps) - min(gaps) <= 2 and all(t == int(t) for t in times)
+    assert even_steps(schedule, T) == list(range(T, -1, -1))
+
+
+@shipped
+@pytest.mark.parametrize("T", [1, 2, 50, 1000])
+def test_even_log_snr_is_even_in_log_snr(make, T):
+    schedule = make(T)
+    for steps in {1, 2, 3, 10, 20, T}:
+        if steps > T:
+            continue
+        times = even_log_snr(schedule, steps)
+        assert len(times) == steps + 1 and (times[0], times[-1]) == (T, 0)
+        assert all(t > s for t, s in pairwise(times))
+        if steps > 1:
+            assert times[-2] == pytest.approx(1, abs=1e-6)
+            gaps = schedule.log_snr(torch.tensor(times[:-1], dtype=DOUBLE)).diff()
+            assert_close(gaps, gaps.mean().expand(steps - 1), rtol=1e-6, atol=1e-6)
+            if steps <= 20:
+                list(sample(toy(schedule=schedule).float(), (1, 1, 1), steps=times))
+
+
+# --- refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [0, -1, 21, True, 2.5, "5"])
+@pytest.mark.parametrize("grid", [even_steps, even_log_snr], ids=lambda g: g.__name__)
+def test_numbers_of_steps_that_are_refused(grid, steps):
+    with pytest.raises(ValueError, match=rf"integer from 1 to T = 20, got {steps!r}\."):
+        grid(cosine(20), steps)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 21, True])
+def test_sample_refuses_before_the_first_step(steps):
+    with pytest.raises(ValueError, match=rf"integer from 1 to T = 20, got {steps!r}\."):
+        sample(toy(schedule=cosine(20)), (1, 1, 1), steps=steps)
+
+
+@pytest.mark.parametrize(
+    "times", [[], [0], [20], [20, 20, 0], [5, 10, 0], [21, 0], [20, 1], [20, 5, -1], [20, math.nan, 0]]
+)
+def test_times_that_are_refused(times):
+    with pytest.raises(ValueError, match=r"Times must fall from at most T = 20 to 0, got"):
+        sample(toy(schedule=cosine(20)), (1, 1, 1), steps=times)
+
+
+def test_steps_that_are_refused():
+    denoiser, x = toy(), torch.zeros(1, 1, 1, dtype=DOUBLE)
+    with pytest.raises(ValueError, match=r"eta must not be negative, got -0\.1"):
+        ddim(denoiser, x, 5, 4, x, eta=-0.1)
+    with pytest.raises(ValueError, match=r"eta = 3\.0 asks for more noise at t = 1 .* eta <= 1"):
+        ddim(denoiser, x, 2, 1, x, eta=3.0)
+    for t, s in [(5, 5), (4, 5)]:
+        with pytest.raises(ValueError, match="s must be smaller than t"):
+            ancestral(denoiser, x, t, s, x)
+    with pytest.raises(ValueError, match=r"t must lie in 0…1000"):
+        ddim(denoiser, x, 1001, 1000, x)

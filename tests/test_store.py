@@ -1,0 +1,202 @@
+"""Trained models on disk: what is saved is what is loaded, what is damaged is refused, nothing trains twice."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from helpers import rng
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ddpm_lib import BenchmarkMorlet, Recipe, UNet1D, cosine, fit, linear, linear_skip, store
+from ddpm_lib.store import cache_dir, load, save, train_or_load
+
+FAMILY = BenchmarkMorlet(length=64)
+pytestmark = pytest.mark.filterwarnings("ignore:.*treespec.*:")
+
+
+def net(family, seed, width=8):
+    return UNet1D(1, 1, width=width, levels=2, blocks=1, kernel=3, dim=16)
+
+
+def small(**changes):
+    return Recipe(**(dict(family=FAMILY, network=net, steps=10, batch=8, warmup=3) | changes))
+
+
+SKIP = partial(linear_skip, n=300, width=8, blocks=1, dim=16)  # has buffers: what it knows of the data
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return fit(small(network=SKIP))
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    save(trained, tmp_path / "model.safetensors", family="wavelets", steps=10)
+    return tmp_path / "model.safetensors"
+
+
+def outputs(denoiser):
+    xt = torch.randn(4, 1, 64, generator=rng())
+    with torch.no_grad():
+        return denoiser(xt, torch.tensor([1, 30, 400, denoiser.schedule.T]))
+
+
+def equal(one, other):
+    return all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_what_is_loaded_is_what_was_trained(trained, saved):
+    fresh = small(network=SKIP).build()
+    for tensor in fresh.state_dict().values():  # weights, and what it knows of the data
+        tensor.add_(torch.ones_like(tensor))
+    assert not equal(outputs(fresh), outputs(trained.denoiser))
+    again = load(fresh, saved)
+    assert again.denoiser is fresh and not fresh.training
+    assert equal(outputs(fresh), outputs(trained.denoiser)) and torch.equal(again.losses, trained.losses)
+
+
+def test_the_file_says_what_it_is_and_appears_whole(trained, saved, monkeypatch):
+    with safe_open(saved, framework="pt") as file:
+        header, names = file.metadata(), set(file.keys())
+    assert header["format"] == "ddpm_lib 1"
+    assert json.loads(header["card"]) == {"family": "wavelets", "steps": 10}
+    assert {"losses", "log_alpha_bar", "network.wiener.basis"} <= names
+    assert [file.name for file in saved.parent.iterdir()] == ["model.safetensors"]
+    save(trained, saved.parent / "deep" / "er" / "model.safetensors")
+    assert [file.name for file in (saved.parent / "deep" / "er").iterdir()] == ["model.safetensors"]
+    before = saved.read_bytes()
+
+    def cut(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(store, "save_file", cut)
+    with pytest.raises(OSError, match="no space left"):
+        save(trained, saved)
+    assert saved.read_bytes() == before
+
+
+def refuse(denoiser, path, message):
+    """One ValueError of one sentence, and the denoiser as it was."""
+    before = outputs(denoiser)
+    state = {k: v.clone() for k, v in denoiser.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as caught:
+        load(denoiser, path)
+    assert "\n" not in str(caught.value) and path.name in str(caught.value)
+    assert equal(outputs(denoiser), before) and equal(state.values(), denoiser.state_dict().values())
+
+
+@pytest.mark.parametrize("part", [0, 4, 100, 0.5, 0.999])
+def test_truncated_files_are_refused(saved, part):
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(part * len(whole)) if isinstance(part, float) else part])
+    refuse(small(network=SKIP).build(), saved, "is not a complete safetensors file")
+
+
+def test_foreign_files_are_refused(saved):
+    denoiser = small(network=SKIP).build()
+    saved.write_bytes(b"not a model at all " * 40)
+    refuse(denoiser, saved, "is not a complete safetensors file")
+    save_file({"weight": torch.zeros(3)}, saved)
+    refuse(denoiser, saved, r"was not written by ddpm_lib\.save")
+    save_file({"weight": torch.zeros(3)}, saved, metadata={"format": "pt"})
+    refuse(denoiser, saved, r"was not written by ddpm_lib\.save")
+
+
+@pytest.mark.parametrize(
+    ("network", "first"),
+    [
+        (partial(SKIP, width=12), r"expected \(\d.*got \(\d"),
+        (partial(SKIP, blocks=2), r"expected \(\d.*got nothing"),
+        (net, r"expected nothing, got \(|expected \(.*got nothing"),
+    ],
+    ids=["wider", "deeper", "without skip"],
+)
+def test_files_of_another_network_are_refused(saved, network, first):
+    refuse(small(network=network).build(), saved, rf"holds another network: \d+ of its tensors differ.*first .*{first}")
+
+
+@pytest.mark.parametrize("schedule", [cosine(), linear(500)], ids=repr)
+def test_files_of_another_schedule_are_refused(saved, schedule):
+    refuse(
+        small(network=SKIP, schedule=schedule).build(),
+        saved,
+        rf"another schedule \(T = 1000\) than Schedule\(T={schedule.T}",
+    )
+
+
+def test_missing_files_are_told(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError, match="There are no weights at"):
+            load(small().build(), path)
+
+
+# --- the cache ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and the list of the runs that were trained for it."""
+    runs = []
+
+    def counted(recipe, **options):
+        runs.append(options)
+        return fit(recipe, **options)
+
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "models"))
+    monkeypatch.delenv("RETRAIN", raising=False)
+    monkeypatch.setattr(store, "fit", counted)
+    return tmp_path / "models", runs
+
+
+def files(folder):
+    return sorted(file.name for file in folder.iterdir() if file.suffix != ".lock")
+
+
+def test_nothing_trains_twice(cache):
+    folder, runs = cache
+    first = train_or_load(small(), workers=0)
+    assert len(runs) == 1 and runs[0] == {"workers": 0}
+    second = train_or_load(small())
+    assert len(runs) == 1 and files(folder) == [f"{small().key()}.safetensors"]
+    assert equal(outputs(first.denoiser), outputs(second.denoiser)) and torch.equal(first.losses, second.losses)
+    train_or_load(small(seed=1))
+    assert len(runs) == 2 and len(files(folder)) == 2
+
+
+def test_retrain(cache, monkeypatch):
+    _, runs = cache
+    train_or_load(small())
+    train_or_load(small(), retrain=True)
+    assert len(runs) == 2
+    for value, trains in [("0", False), ("", False), ("1", True)]:
+        monkeypatch.setenv("RETRAIN", value)
+        before = len(runs)
+        train_or_load(small())
+        assert (len(runs) > before) == trains
+
+
+def test_a_damaged_file_of_the_cache_is_made_anew(cache):
+    folder, runs = cache
+    first = train_or_load(small())
+    path = folder / files(folder)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="cannot be used and is made anew: .*not a complete safetensors file"):
+        second = train_or_load(small())
+    assert len(runs) == 2 and load(small().build(), path)
+    assert equal(outputs(first.denoiser), outputs(second.denoiser))
+    assert files(folder) == [path.name]
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "here"))
+    assert cache_dir() == tmp_path / "here" and not cache_dir().exists()
+    monkeypatch.delenv("DDPM_CACHE")
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "ddpm_lib" / "store.py"))
+    assert cache_dir().parts[-2:] == (".cache", "ddpm_lib")
+    (tmp_path / "_toc.yml").touch()
+    assert cache_dir() == tmp_path / "_build" / "models"
