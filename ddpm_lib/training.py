@@ -46,8 +46,8 @@ class LitDDPM(lightning.LightningModule):
         if not math.isfinite(self.losses[-1]):
             k = int((~torch.isfinite(errors)).nonzero()[0])
             raise FloatingPointError(
-                f"The loss is {self.losses.pop()} at step {self.global_step}: signal {k} of the batch, at t = {int(t[k])}. "
-                "The last checkpoint is untouched; lower the learning rate or look at that signal."
+                f"The loss is {self.losses.pop()} at step {self.global_step}: signal {k} of the batch, "
+                f"at t = {int(t[k])}. The last checkpoint is untouched; lower the learning rate or look at that signal."
             )
         self.log("loss", value, prog_bar=True, logger=False)
         return value

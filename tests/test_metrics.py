@@ -72,9 +72,7 @@ def test_valid_means_what_it_says():
     assert fit_family(x0 + 0.10 * size * noise(*x0.shape), FAMILY, tolerance=0.2).valid.all()
 
 
-@pytest.mark.parametrize(
-    "outside", [dict(b=(2.1, 2.3)), dict(s=(1.05, 1.25)), dict(w=(7.2, 8.0)), dict(s=(0.3, 0.38))]
-)
+@pytest.mark.parametrize("outside", [dict(b=(2.1, 2.3)), dict(s=(1.05, 1.25)), dict(w=(7.2, 8.0)), dict(s=(0.3, 0.38))])
 def test_members_of_a_shifted_family_are_caught(outside):
     x0, params = BenchmarkMorlet(**outside).sample(100, rng())
     fitted = fit_family(x0, FAMILY)
