@@ -67,9 +67,12 @@ class Wiener(nn.Module):
 
 
 def fit_gaussian(x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (C, L) and covariance (C·L, C·L) of signals (n, C, L)."""
+    """Mean (C, L) and covariance (C·L, C·L) of signals (n, C, L); the covariance in float64.
+
+    In float32 its small directions would be rounding, and their number would differ between processors.
+    """
     check_signals(x0, first="n")
-    return x0.mean(0), torch.cov(x0.flatten(1).T)
+    return x0.mean(0), torch.cov(x0.flatten(1).double().T)
 
 
 class Gaussian(nn.Module):
@@ -144,7 +147,7 @@ class FamilyOracle(nn.Module):
         family: up to three parameters, uniform on its box.
         schedule: the noise schedule.
         cells: cells of the first grid.
-        keep: cells that are refined at each level.
+        keep: cells that are refined at each level; twice as many at the first.
         resolution: size of the last cells in units of the posterior's width; halve it to see the error.
 
     Raises:
@@ -190,8 +193,9 @@ class FamilyOracle(nn.Module):
         log_w = -torch.cdist(x, a * self.atoms).square() / (2 * s**2)
         theta, atoms = self.grid.expand(len(x), -1, -1), self.atoms.expand(len(x), -1, -1)
         size = self.size
-        for _ in range(max(0, math.ceil(math.log2(self.edge * a / (self.resolution * s))))):
-            best = log_w.topk(min(self.keep, log_w.shape[1]), dim=1).indices
+        for level in range(max(0, math.ceil(math.log2(self.edge * a / (self.resolution * s))))):
+            # the first cut is the widest: there the posterior still covers many cells, perhaps in several places
+            best = log_w.topk(min(self.keep * (1 if level else 2), log_w.shape[1]), dim=1).indices
             theta = theta.gather(1, best[..., None].expand(-1, -1, theta.shape[2]))
             theta = (theta[:, :, None] + self.corners * size).flatten(1, 2)
             size = size / 2

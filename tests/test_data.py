@@ -29,6 +29,7 @@ def plain():
     return [draw(step) for step in range(8)]
 
 
+@pytest.mark.filterwarnings("ignore:.*worker processes in total.*:UserWarning")
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_do_not_change_a_batch(workers, plain):
     torch.manual_seed(workers)  # the global generator has no say

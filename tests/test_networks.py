@@ -56,10 +56,10 @@ def test_a_gradient_reaches_every_weight(kind):
 
 @every
 def test_signals_of_a_batch_do_not_see_each_other(kind):
-    network, x, level = make(kind), noise(4, 1, 50), torch.tensor([-6.0, -1.0, 2.0, 8.0])
+    network, x, level = make(kind).double(), noise(4, 1, 50).double(), torch.tensor([-6.0, -1.0, 2.0, 8.0]).double()
     together = network(x, level)
     for k in range(4):
-        torch.testing.assert_close(network(x[k : k + 1], level[k : k + 1])[0], together[k], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(network(x[k : k + 1], level[k : k + 1])[0], together[k], rtol=1e-9, atol=1e-9)
 
 
 @every
@@ -78,6 +78,18 @@ def test_an_odd_length_is_a_padded_one_that_is_cut():
         x = noise(2, 1, length)
         padded = torch.cat([x, torch.zeros(2, 1, -length % 16)], 2)
         assert torch.equal(network(x, torch.ones(2)), network(padded, torch.ones(2))[..., :length])
+
+
+def test_what_was_known_at_each_level_comes_back():
+    """With the way up from below cut off, the skip alone carries the signal through."""
+    x, level = noise(1, 1, 64), torch.zeros(1)
+    network = make(UNet1D, **(SIZES | dict(levels=2)))
+    with torch.no_grad():
+        whole = network(x, level)
+        for p in network.grow.parameters():
+            p.zero_()
+        skip = network(x, level)
+        assert (skip - network(0 * x, level)).abs().max() > 1e-3 and (skip - whole).abs().max() > 1e-3
 
 
 def test_receptive_field():

@@ -125,7 +125,7 @@ def test_the_asked_device_reaches_lightning(monkeypatch):
             seen.update(settings)
 
         def fit(self, module, *args, **options):
-            module.losses.append(torch.zeros(()))
+            module.losses.append(0.0)
 
     monkeypatch.setattr("lightning.Trainer", Trainer)
     for asked, accelerator, devices in [("cpu", "cpu", 1), ("cuda:3", "gpu", [3]), ("cuda", "gpu", 1)]:
@@ -162,6 +162,33 @@ def test_nan_in_the_loss_names_its_place_and_the_last_checkpoint_stays(tmp_path)
     assert all(v.isfinite().all() for v in checkpoint["state_dict"].values())
     mended = fit(small(network=lambda family, seed: Breaks()), tmp_path, resume=True, until=13)
     assert len(mended.losses) == 13
+
+
+class Poison(torch.autograd.Function):
+    """The identity, with a gradient of NaN where it is told so."""
+
+    @staticmethod
+    def forward(ctx, x, poisoned):
+        ctx.poisoned = poisoned
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * torch.nan if ctx.poisoned else gradient, None
+
+
+class Poisoned(Breaks):
+    def forward(self, x, log_snr, cond):
+        self.calls += 1
+        return Poison.apply(self.inside(x, log_snr, cond), self.calls == 12)
+
+
+def test_nan_in_a_gradient_does_not_reach_the_checkpoint(tmp_path):
+    """The loss of step 12 is finite and its weights are not: a checkpoint is due just then."""
+    with pytest.raises(FloatingPointError, match="checkpoint"):
+        fit(small(network=lambda family, seed: Poisoned()), tmp_path)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert all(v.isfinite().all() for v in checkpoint["state_dict"].values()) and checkpoint["global_step"] == 10
 
 
 class Holed(BenchmarkMorlet):
