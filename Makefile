@@ -6,6 +6,7 @@ VENV ?= .venv
 #   make book TORCH=cpu   the CPU build from PyTorch's own index (also cu126, cu128, ...: see pytorch.org/get-started)
 TORCH ?=
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
