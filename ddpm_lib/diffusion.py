@@ -209,7 +209,7 @@ def draw_times(
 
 
 def _shape(x: Tensor) -> str:
-    return f"shape {tuple(x.shape)} with values from {x.min():.3g} to {x.max():.3g}"
+    return f"shape {tuple(x.shape)}" + (f" with values from {x.min():.3g} to {x.max():.3g}" if x.numel() else "")
 
 
 def loss(

@@ -114,6 +114,9 @@ def fit_family(
     check_signals(x, "x", "n")
     n_params = len(family.names)
     grid, _ = family.grid(cells)
+    # a little beyond the box: a signal just outside it would else start in the trough of a neighbouring period
+    middle = 0.5 * (family.low + family.high)
+    grid = middle + 1.15 * (grid - middle)
     near = torch.cdist(x.flatten(1), family.render(grid).flatten(1)).topk(starts, largest=False).indices
     theta = grid[near].flatten(0, 1)
     target = x.flatten(1).repeat_interleave(starts, 0)

@@ -118,15 +118,18 @@ class Recipe:
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that change with whatever this recipe says."""
         denoiser = self.build()
+        density = self.density(denoiser.network, self.schedule)
         schedule = self.schedule.log_alpha_bar(torch.arange(self.schedule.T + 1))
         parts = [
             repr(self.family),
+            # what it draws, not only its box; rounded: the last digits differ from one processor to another
+            _digest((1e3 * self.family.sample(8, stream(self.seed, 0, BATCHES))[0]).round().int()),
             _digest(self.family.signals) if isinstance(self.family, Finite) else "",
             _digest(schedule),
             repr(denoiser.network),
             str([(k, tuple(v.shape)) for k, v in denoiser.state_dict().items()]),
             type(self.parametrisation).__qualname__,
-            str(self.density(denoiser.network, self.schedule) is None),
+            "" if density is None else _digest((1e3 * density / density.mean()).round().int()),
             str([self.steps, self.batch, self.lr, self.kernel_lr, self.warmup]),
             str([self.weight_decay, self.clip, self.ema, self.seed]),
         ]

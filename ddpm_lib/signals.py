@@ -205,7 +205,7 @@ class Finite:
     def __init__(self, signals: Tensor, params: Tensor | None = None, names: Sequence[str] = ("index",)):
         self.signals = check_signals(signals, "signals", "K")
         self.params = torch.arange(len(signals))[:, None].to(signals.dtype) if params is None else params
-        if len(self.params) != len(signals) or self.params.shape[1] != len(names):
+        if self.params.shape != (len(signals), len(names)):
             raise ValueError(
                 f"{len(signals)} signals and {len(names)} names need params of shape "
                 f"({len(signals)}, {len(names)}), got {tuple(self.params.shape)}."

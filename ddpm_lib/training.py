@@ -40,6 +40,13 @@ class LitDDPM(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         x0, t, eps, weight = batch
+        broken = (~torch.isfinite(x0)).flatten(1).any(1).nonzero()
+        if len(broken):
+            k = int(broken[0])
+            raise FloatingPointError(
+                f"NaN or infinity in the data at step {self.global_step}: signal {k} of the batch, at t = {int(t[k])}. "
+                "The last checkpoint is untouched; look at that signal."
+            )
         errors = weight * loss(self.denoiser, x0, t, eps)
         value = errors.mean()
         self.losses.append(value.item())
@@ -58,6 +65,11 @@ class LitDDPM(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not all(torch.isfinite(p).all() for p in self.parameters()):
+            raise FloatingPointError(
+                f"A weight is NaN or infinite after {self.global_step} steps, because a gradient was. "
+                "The last checkpoint is untouched; lower the learning rate."
+            )
         checkpoint["losses"] = torch.tensor(self.losses)
         checkpoint["recipe"] = self.recipe.fingerprint()
 
@@ -153,7 +165,8 @@ def fit(
         enable_checkpointing=folder is not None,
     )
     settings.update(trainer)
-    settings["callbacks"] = [_ema(recipe.ema), *bar, *([saver] if folder is not None else []), *(callbacks or [])]
+    average = _ema(recipe.ema)
+    settings["callbacks"] = [average, *bar, *([saver] if folder is not None else []), *(callbacks or [])]
     if resume and (last is None or not last.exists()):
         raise ValueError(f"There is nothing to resume: no checkpoint {last}.")
     with warnings.catch_warnings():
@@ -164,10 +177,12 @@ def fit(
         engine = lightning.Trainer(**settings)
         try:
             engine.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
-        except (RuntimeError, KeyError, EOFError, ValueError, UnpicklingError) as error:
+        except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
             if resume and engine.global_step == 0:
-                unreadable = isinstance(error, (KeyError, EOFError, UnpicklingError))
+                unreadable = isinstance(error, (KeyError, EOFError, OSError, UnpicklingError))
                 reason = "it cannot be read" if unreadable else str(error).split(". ")[0].splitlines()[0].rstrip(":")
                 raise ValueError(f"{last} is not a complete checkpoint of this recipe: {reason}.") from error
             raise
+    if resume:  # where the checkpoint was that of the last step, Lightning has not put the average in place
+        average._copy_average_to_current(module)
     return Fit(denoiser.cpu().eval(), torch.tensor(module.losses))
