@@ -104,6 +104,8 @@ def test_foreign_files_are_refused(saved):
     refuse(denoiser, saved, r"was not written by ddpm_lib\.save")
     save_file({"weight": torch.zeros(3)}, saved, metadata={"format": "pt"})
     refuse(denoiser, saved, r"was not written by ddpm_lib\.save")
+    save_file({"weight": torch.zeros(3)}, saved, metadata={"format": "ddpm_lib 1"})
+    refuse(denoiser, saved, "lacks the losses or the schedule")
 
 
 @pytest.mark.parametrize(
