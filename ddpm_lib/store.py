@@ -62,7 +62,7 @@ def load(denoiser: Denoiser, path: str | Path) -> Fit:
     if foreign:
         raise ValueError(f"{path} was not written by ddpm_lib.save: its header does not say so.")
     if not {"losses", "log_alpha_bar"} <= tensors.keys():
-        raise ValueError(f"{path} lacks the losses or the schedule that ddpm_lib.save writes. Train again or fetch it again.")
+        raise ValueError(f"{path} lacks the losses or the schedule that ddpm_lib.save writes. Train again.")
     losses, table = tensors.pop("losses"), tensors.pop("log_alpha_bar")
     expected = {f"network.{k}": v.shape for k, v in denoiser.network.state_dict().items()}
     found = {k: v.shape for k, v in tensors.items()}
