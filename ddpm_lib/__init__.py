@@ -26,10 +26,12 @@ from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_sn
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, share
 from .networks import Block, LinearSkip, NoiseLevel, UNet1D
 from .optim import Muon, orthogonal
-from .oracle import FamilyOracle, FiniteOracle, Gaussian, Wiener, fit_gaussian
+from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
+from .quadrature import FamilyOracle
 from .recipes import Recipe, by_linear_error, linear_skip
 from .samplers import ancestral, beta, beta_tilde, ddim, even_log_snr, even_steps, sample
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
+from .scores import Score, Scoreboard, energy_distance, ks_uniform, memorised, scoreboard
 from .signals import BenchmarkMorlet, Family, Finite, Morlet, morlet, report_grid
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Schedule",
+    "Score",
+    "Scoreboard",
     "Terms",
     "UNet1D",
     "V",
@@ -89,12 +93,14 @@ __all__ = [
     "device",
     "draw_times",
     "elbo",
+    "energy_distance",
     "even_log_snr",
     "even_steps",
     "fit",
     "fit_family",
     "fit_gaussian",
     "gaussian_kl",
+    "ks_uniform",
     "linear",
     "linear_skip",
     "load",
@@ -102,6 +108,7 @@ __all__ = [
     "loss",
     "loss_over_floor",
     "mean_loss",
+    "memorised",
     "min_snr",
     "morlet",
     "orthogonal",
@@ -112,6 +119,7 @@ __all__ = [
     "report_grid",
     "sample",
     "save",
+    "scoreboard",
     "share",
     "sigmoid",
     "simple",

@@ -234,6 +234,8 @@ def loss(
     """
     schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
     t = times(t, x0)
+    if (t <= 0).any():
+        raise ValueError(f"The loss needs times in 1…{schedule.T}, got {t.min()}: at 0 there is no noise to predict.")
     error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))
     if weight is simple:
         return error

@@ -1,4 +1,4 @@
-"""Are the samples any good? Every figure beside its floor (chapters 9 to 11)."""
+"""How far is a denoiser from the exact one, and a signal from its family? (chapters 7, 9 to 11)."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""The exact answer: E[x_0 | x_t] where the law of the data is known (chapter 7).
+"""The exact answer, E[x_0 | x_t], for Gaussian data and for a finite set of signals (chapter 7).
 
 No denoiser can have a smaller loss than the posterior mean, so its loss is the floor that every figure in
-this book is drawn with. Each oracle is called like a `Denoiser` and returns a `Prediction`.
+this book is drawn with. Each oracle is called like a `Denoiser`, returns a `Prediction`, and knows the posterior
+covariance Cov[x_0 | x_t] too. A parametric family has its own module, `quadrature`.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +13,8 @@ from torch import Tensor, nn
 from .checks import check_signals, times
 from .diffusion import Prediction
 from .schedules import Schedule
-from .signals import Family
 
-__all__ = ["FamilyOracle", "FiniteOracle", "Gaussian", "Wiener", "fit_gaussian"]
+__all__ = ["FiniteOracle", "Gaussian", "Wiener", "fit_gaussian"]
 
 
 class Wiener(nn.Module):
@@ -92,6 +89,12 @@ class Gaussian(nn.Module):
         """xt (B, C, L), t (B,) → Prediction."""
         return self.wiener(xt, *self.schedule(times(t, xt), xt.dtype))
 
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t], (B, C·L, C·L): U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
+        a, s = self.schedule(times(t, xt), xt.dtype)
+        power, basis = self.wiener.power, self.wiener.basis
+        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
+
     def floor(self, t: Tensor) -> Tensor:
         """L*(t) in closed form, (B,): the smallest possible loss ‖ε - ε̂‖² a sample."""
         return self.wiener.eps_error(*self.schedule(t, self.wiener.power.dtype)).flatten()
@@ -134,102 +137,15 @@ class FiniteOracle(nn.Module):
         x0 = (self.weights(xt, t) @ self.signals.flatten(1)).view_as(xt)
         return Prediction(x0, (xt - a * x0) / s)
 
-
-class FamilyOracle(nn.Module):
-    """The exact denoiser of a parametric family, by quadrature over its box of parameters.
-
-    E[x_0|x_t] = ∫ψ_θ·p(θ|x_t)dθ with p(θ|x_t) ∝ exp(-‖x_t - √ᾱ·ψ_θ‖²/2(1-ᾱ)) on the box. A grid of cells covers
-    the box, each about as long in every direction as the signal changes by equal amounts. Where the noise is
-    so small that the posterior is narrower than a cell, the `keep` likeliest cells are cut in eight, and again,
-    until a cell moves the signal by less than `resolution` standard deviations of the noise.
-
-    Args:
-        family: up to three parameters, uniform on its box.
-        schedule: the noise schedule.
-        cells: cells of the first grid.
-        keep: cells that are refined at each level; twice as many at the first.
-        resolution: size of the last cells in units of the posterior's width; halve it to see the error.
-
-    Raises:
-        ValueError: a family of more than three parameters: its floor is not known.
-
-    >>> from ddpm_lib import BenchmarkMorlet, linear, q_sample
-    >>> family = BenchmarkMorlet()
-    >>> oracle = FamilyOracle(family, linear())
-    >>> x0, _ = family.sample(4, torch.Generator().manual_seed(0))
-    >>> xt = q_sample(x0, 10, torch.zeros_like(x0), linear())
-    >>> bool((oracle(xt, 10).x0 - x0).abs().max() < 0.02)
-    True
-    """
-
-    grid: Tensor
-    size: Tensor
-    atoms: Tensor
-    corners: Tensor
-
-    def __init__(self, family: Family, schedule: Schedule, cells: int = 4096, keep: int = 64, resolution: float = 1.0):
-        super().__init__()
-        n_params = len(family.names)
-        if n_params > 3:
-            raise ValueError(
-                f"{type(family).__name__} has {n_params} parameters: quadrature covers up to three, so the exact "
-                "floor of this family is not known here."
-            )
-        self.family, self.schedule, self.keep, self.resolution = family, schedule, keep, resolution
-        grid, size = family.grid(cells)
-        self.register_buffer("size", size)
-        self.register_buffer("grid", grid)
-        self.register_buffer("atoms", family.render(grid).flatten(1))
-        # how far the signal moves along one edge of a cell: by the making of the grid much the same for all edges
-        across = family.render(grid[::7] + 0.5 * size) - family.render(grid[::7] - 0.5 * size)
-        self.edge = float(across.square().sum((1, 2)).mean().sqrt()) / math.sqrt(n_params)
-        corners = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25])] * n_params)
-        self.register_buffer("corners", corners.view(-1, n_params))
-
-    def _nodes(self, xt: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Parameters (B, K, P), their signals (B, K, L) and log-weights (B, K) of the posterior at one time."""
-        a, s = (v.item() for v in self.schedule(torch.as_tensor([t])))
-        x = xt.flatten(1)
-        log_w = -torch.cdist(x, a * self.atoms).square() / (2 * s**2)
-        theta, atoms = self.grid.expand(len(x), -1, -1), self.atoms.expand(len(x), -1, -1)
-        size = self.size
-        for level in range(max(0, math.ceil(math.log2(self.edge * a / (self.resolution * s))))):
-            # the first cut is the widest: there the posterior still covers many cells, perhaps in several places
-            best = log_w.topk(min(self.keep * (1 if level else 2), log_w.shape[1]), dim=1).indices
-            theta = theta.gather(1, best[..., None].expand(-1, -1, theta.shape[2]))
-            theta = (theta[:, :, None] + self.corners * size).flatten(1, 2)
-            size = size / 2
-            atoms = self.family.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
-            # squared differences, not the expanded square: at small noise that would cancel
-            log_w = -(x[:, None] - a * atoms).square().sum(-1) / (2 * s**2)
-        return theta, atoms, log_w.log_softmax(1)
-
-    def _by_time(self, xt: Tensor, t: Tensor, chunk: int = 32) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Rows that share a time, in chunks that fit the cache, with their nodes."""
-        for time in t.unique().tolist():
-            for rows in (t == time).nonzero()[:, 0].split(chunk):
-                yield rows, *self._nodes(xt[rows], time)
-
-    @torch.no_grad()
-    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
-        """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
-        check_signals(xt, "xt")
-        t = times(t, xt)
-        x0 = torch.empty_like(xt)
-        for rows, _, atoms, log_w in self._by_time(xt, t):
-            x0[rows] = log_w.exp()[:, None] @ atoms
-        a, s = self.schedule(t, xt.dtype)
-        return Prediction(x0, (xt - a * x0) / s)
-
-    @torch.no_grad()
-    def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n draws of the parameters given each x_t, (B, n, P)."""
-        t = times(t, xt)
-        out = torch.empty(len(xt), n, len(self.family.names))
-        for rows, theta, _, log_w in self._by_time(xt, t):
-            k = torch.multinomial(log_w.exp(), n, replacement=True, generator=generator)
-            out[rows] = theta.gather(1, k[..., None].expand(-1, -1, theta.shape[2]))
-        return out
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t], (B, C·L, C·L)."""
+        return weighted_covariance(self.weights(xt, t), self.signals.flatten(1))
 
 
-ALL = (Gaussian, FiniteOracle, FamilyOracle)
+def weighted_covariance(weights: Tensor, atoms: Tensor) -> Tensor:
+    """Covariance (B, L, L) of atoms (K, L) or (B, K, L) that have the probabilities weights (B, K)."""
+    gap = atoms - (weights[:, None] @ atoms)  # (B, K, L)
+    return (weights[..., None] * gap).mT @ gap
+
+
+ALL = (Gaussian, FiniteOracle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,7 @@ class Recipe:
 
     def draw(self, network: nn.Module) -> Callable[[int], tuple[Tensor, ...]]:
         """step → (x0, t, eps, weight): the batch of that step."""
-        density = self.density(network, self.schedule)
-
-        def draw(step: int) -> tuple[Tensor, ...]:
-            generator = stream(self.seed, step, BATCHES)
-            x0, _ = self.family.sample(self.batch, generator)
-            t, weight = draw_times(self.batch, self.schedule, generator, density)
-            return x0, t, torch.randn(x0.shape, generator=generator), weight
-
-        return draw
+        return partial(_draw, self, self.density(network, self.schedule))
 
     def optimiser(self, denoiser: nn.Module) -> Muon:
         """`Muon` with this recipe's rates."""
@@ -139,6 +132,13 @@ class Recipe:
         """The fingerprint, and ten digits more that change with the code that trains it."""
         code = [p.read_text() for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem in _TRAINING_CODE]
         return f"{self.fingerprint()}-{hashlib.sha256(''.join(code).encode()).hexdigest()[:10]}"
+
+
+def _draw(recipe: Recipe, density: Tensor | None, step: int) -> tuple[Tensor, ...]:
+    generator = stream(recipe.seed, step, BATCHES)
+    x0, _ = recipe.family.sample(recipe.batch, generator)
+    t, weight = draw_times(recipe.batch, recipe.schedule, generator, density)
+    return x0, t, torch.randn(x0.shape, generator=generator), weight
 
 
 _TRAINING_CODE = (

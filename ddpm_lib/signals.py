@@ -45,7 +45,8 @@ class Family:
     """A law on a box of parameters and a formula that turns parameters into signals.
 
     Subclass it, give ``box`` (name → (low, high)) and write ``formula``; parameters are drawn uniformly
-    and independently from the box, in the family's own coordinates.
+    and independently from the box, in the family's own coordinates. If one parameter multiplies the whole
+    signal, say so with ``scale = "its name"``: the exact denoiser then integrates it in closed form.
 
     Args:
         box: for each free parameter its interval, low < high. The order is the order of the columns.
@@ -61,10 +62,15 @@ class Family:
     (torch.Size([5, 1, 128]), torch.Size([5, 3]), ('b', 's', 'w'))
     """
 
+    scale: str | None = None
+
     def __init__(self, box: Mapping[str, tuple[float, float]], length: int, domain: tuple[float, float]):
         if not box:
             raise ValueError("A family needs at least one free parameter, got an empty box.")
-        for name, (low, high) in box.items():
+        for name, interval in box.items():
+            if not isinstance(interval, Sequence) or len(interval) != 2:
+                raise ValueError(f"Parameter {name!r} needs a pair (low, high), got {interval!r}.")
+            low, high = interval
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"Parameter {name!r} needs finite limits low < high, got ({low}, {high}).")
         if length < 2 or not domain[0] < domain[1]:
@@ -151,12 +157,14 @@ class Morlet(Family):
         phase: float | tuple[float, float] = 0.0,
     ):
         values = dict(amplitude=amplitude, frequency=frequency, width=width, shift=shift, phase=phase)
-        super().__init__({k: v for k, v in values.items() if isinstance(v, tuple)}, length, domain)
-        self.fixed = {k: v for k, v in values.items() if not isinstance(v, tuple)}
-        lowest_width = width[0] if isinstance(width, tuple) else width
-        if lowest_width <= 0:
+        self.fixed = {k: float(v) for k, v in values.items() if not isinstance(v, Sequence)}
+        super().__init__({k: v for k, v in values.items() if k not in self.fixed}, length, domain)
+        self.scale = "amplitude" if "amplitude" in self.names else None
+        lowest = dict(zip(self.names, self.low.tolist(), strict=True)) | self.fixed
+        highest = dict(zip(self.names, self.high.tolist(), strict=True)) | self.fixed
+        if lowest["width"] <= 0:
             raise ValueError(f"The width must be positive, got {width}.")
-        self._warn_above_nyquist(frequency[1] if isinstance(frequency, tuple) else frequency)
+        self._warn_above_nyquist(highest["frequency"])
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
         return morlet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
@@ -178,9 +186,10 @@ class BenchmarkMorlet(Family):
         w: tuple[float, float] = (4.0, 7.0),
     ):
         super().__init__(dict(b=b, s=s, w=w), length, (-4.0, 4.0))
-        if s[0] <= 0:
+        lowest_s = float(self.low[1])
+        if lowest_s <= 0:
             raise ValueError(f"The width s must be positive, got {s}.")
-        self._warn_above_nyquist(w[1] / (2 * math.pi * s[0]))
+        self._warn_above_nyquist(float(self.high[2]) / (2 * math.pi * lowest_s))
 
     def formula(self, x: Tensor, b: Tensor, s: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
         return morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)

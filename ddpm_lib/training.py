@@ -51,7 +51,7 @@ class LitDDPM(lightning.LightningModule):
         value = errors.mean()
         self.losses.append(value.item())
         if not math.isfinite(self.losses[-1]):
-            k = int((~torch.isfinite(errors)).nonzero()[0])
+            k = int(errors.nan_to_num(nan=math.inf).argmax())
             raise FloatingPointError(
                 f"The loss is {self.losses.pop()} at step {self.global_step}: signal {k} of the batch, "
                 f"at t = {int(t[k])}. The last checkpoint is untouched; lower the learning rate or look at that signal."

@@ -360,3 +360,9 @@ def test_refused(case):
     call, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("t", [0, -1])
+def test_the_loss_refuses_times_without_noise(t):
+    with pytest.raises(ValueError, match=rf"loss needs times in 1…1000, got {t}"):
+        loss(toy(), torch.zeros(2, 1, 1, dtype=torch.float64), torch.tensor([5, t]), torch.zeros(2, 1, 1).double())

@@ -19,6 +19,7 @@ from ddpm_lib import (
     loss,
     oracle,
     q_sample,
+    quadrature,
     report_grid,
     schedules,
 )
@@ -194,19 +195,55 @@ def brute_force(family, xt, t, points):
     return (log.softmax(1) @ atoms).view_as(xt)
 
 
-@pytest.mark.parametrize(("family", "points"), [(ONE, (4000,)), (TWO, (300, 150))], ids=["one", "two"])
+SCALED = Morlet(64, amplitude=(0.5, 1.5), frequency=2.0, width=(0.1, 0.4))
+FOUR = Morlet(64, amplitude=(0.5, 1.5), frequency=(2.0, 4.0), width=(0.1, 0.4), shift=(-0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("family", "points"),
+    [(ONE, (4000,)), (TWO, (300, 150)), (SCALED, (300, 300)), (FOUR, (16, 32, 16, 80))],
+    ids=["one", "two", "one and a scale", "three and a scale"],
+)
 def test_family_is_an_integral_over_the_box(family, points):
     exact = FamilyOracle(family, HO)
     x0, _ = family.sample(40, rng())
     eps = noise(*x0.shape, seed=1, dtype=torch.float32)
-    for t in (5, 30, 100, 200, 400, 900):
+    for t in (5, 30, 100, 200, 400, 900) if len(points) < 4 else (300, 450, 700):  # a coarser sum
         xt = q_sample(x0, t, eps, HO)
         a, s = HO(torch.tensor([t]))
         brute = (xt - a * brute_force(family, xt, t, points)) / s
         found = exact(xt, t)
         torch.testing.assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-5, atol=1e-5)
         error, floor = apart(found.eps, brute), apart(eps, brute)
-        assert error < 1e-4 * floor, f"t = {t}"
+        assert error < (1e-4 if len(points) < 3 else 3e-3) * floor, f"t = {t}"
+
+
+def test_a_scale_that_is_integrated_or_summed_gives_the_same():
+    """The same family with and without the closed form, down to noise at which only refinement sees anything."""
+    summed = Morlet(64, amplitude=(0.5, 1.5), frequency=2.0, width=(0.1, 0.4))
+    summed.scale = None
+    closed, grid = FamilyOracle(SCALED, HO), FamilyOracle(summed, HO, cells=16384, keep=512, resolution=0.4)
+    assert closed.scaled and not grid.scaled
+    x0, _ = SCALED.sample(60, rng())
+    eps = noise(*x0.shape, seed=1, dtype=torch.float32)
+    for t in (1, 10, 100, 300, 900):
+        xt = q_sample(x0, t, eps, HO)
+        best = grid(xt, t).eps
+        assert apart(closed(xt, t).eps, best) < 0.01 * apart(eps, best), f"t = {t}"
+    xt = q_sample(x0[:4], 100, eps[:4], HO)
+    a, b = (o.posterior(xt, 100, 4000, rng()) for o in (closed, grid))
+    spread = b.std(1)
+    assert ((a.mean(1) - b.mean(1)).abs() < 0.1 * spread).all() and ((a.std(1) / spread - 1).abs() < 0.1).all()
+
+
+def test_a_scale_outside_its_interval_stays_finite():
+    """Far from any signal the law of the scale is the far tail of a normal law; nothing there may overflow."""
+    closed = FamilyOracle(SCALED, HO)
+    for far in (-40.0, 1e-3, 40.0):
+        for t in (1, 500):
+            found = closed(far * torch.ones(1, 1, 64), t)
+            assert found.x0.isfinite().all() and found.x0.abs().max() <= 1.5 + 1e-5
+            assert closed.posterior(far * torch.ones(1, 1, 64), t, 5, rng()).isfinite().all()
 
 
 @pytest.mark.parametrize("t", [5, 30, 100, 200, 300, 600])
@@ -304,7 +341,45 @@ def build(kind, schedule):
     return kind(FAMILY, schedule, cells=500)
 
 
-@pytest.mark.parametrize("kind", oracle.ALL, ids=[k.__name__ for k in oracle.ALL])
+ALL = (*oracle.ALL, *quadrature.ALL)
+
+
+@pytest.mark.parametrize("t", [3, 80, 300])
+@pytest.mark.parametrize("kind", ["gaussian", "finite", "family", "scaled"])
+def test_covariance_is_the_slope_of_the_mean(kind, t):
+    """Tweedie's second formula, ∂x̂_0/∂x_t = √ᾱ/(1-ᾱ)·Cov[x_0|x_t], with the slope taken by differences."""
+    mean, cov = correlated(32)
+    signals = TWO.sample(40, rng())[0].double()
+    made = {
+        "gaussian": lambda: Gaussian(mean, cov, HO),
+        "finite": lambda: FiniteOracle(signals, HO),
+        "family": lambda: FamilyOracle(TWO, HO, keep=256, resolution=0.7),
+        "scaled": lambda: FamilyOracle(SCALED, HO, keep=256, resolution=0.7),
+    }
+    exact = made[kind]()
+    data = {"gaussian": mean[None], "finite": signals, "family": signals, "scaled": SCALED.sample(9, rng())[0].double()}
+    x0 = data[kind][:1]
+    xt = q_sample(x0, t, noise(*x0.shape, seed=4), HO)
+    n = xt.numel()
+    found = exact.covariance(xt, t)
+    assert found.shape == (1, n, n) and torch.linalg.eigvalsh(found[0]).min() > -1e-6
+    a, s = (v.item() for v in HO(torch.tensor([t]), DOUBLE))
+    h = 0.05 * s
+    step = h * torch.eye(n, dtype=DOUBLE).view(n, *xt.shape[1:])
+    slope = ((exact(xt + step, t).x0 - exact(xt - step, t).x0) / (2 * h)).flatten(1)  # row: which sample of x_t moved
+    torch.testing.assert_close(slope, found[0] * a / s**2, rtol=0, atol=0.02 * max(0.02, float(slope.abs().max())))
+
+
+@pytest.mark.parametrize("t", [1, 10, 30, 100, 200])
+def test_a_finer_quadrature_leaves_the_covariance(exact, t):
+    finer = FamilyOracle(FAMILY, HO, cells=16384, keep=1024, resolution=0.7)
+    x0, _ = FAMILY.sample(16, rng())
+    xt = q_sample(x0, t, noise(16, 1, 128, seed=1, dtype=torch.float32), HO)
+    size, best = (o.covariance(xt, t).diagonal(dim1=1, dim2=2).sum(1) for o in (exact, finer))
+    assert ((size / best).mean() - 1).abs() < 0.03
+
+
+@pytest.mark.parametrize("kind", ALL, ids=[k.__name__ for k in ALL])
 @pytest.mark.parametrize("make", schedules.ALL, ids=[f.__name__ for f in schedules.ALL])
 def test_every_oracle_is_a_denoiser(kind, make):
     schedule = make(50)
@@ -322,8 +397,8 @@ def test_every_oracle_is_a_denoiser(kind, make):
 
 
 def test_refusals(exact):
-    with pytest.raises(ValueError, match=r"Morlet has 4 parameters: quadrature covers up to three"):
-        FamilyOracle(Morlet(shift=(-0.1, 0.1)), HO)
+    with pytest.raises(ValueError, match=r"Morlet has 4 parameters besides its scale: quadrature covers up to"):
+        FamilyOracle(Morlet(shift=(-0.1, 0.1), phase=(0.0, 3.0)), HO)
     with pytest.raises(ValueError, match=r"mean must have shape \(C, L\) and .* got \(4,\) and \(4, 4\)"):
         Wiener(torch.zeros(4), torch.eye(4))
     with pytest.raises(ValueError, match=r"got \(1, 4\) and \(5, 5\)"):

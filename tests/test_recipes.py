@@ -1,5 +1,6 @@
 """Recipes: the batch of a step, the learning rate, refusals, and a key that changes with whatever matters."""
 
+import pickle
 from functools import partial
 from itertools import pairwise
 
@@ -54,6 +55,12 @@ def test_a_batch_is_fresh_and_seeded():
     assert equal(draw(3), small().draw(net(FAMILY, 0))(3)) and (weight == 1).all()
     assert not torch.equal(draw(4)[0], x0) and not torch.equal(draw(4)[2], eps)
     assert not torch.equal(small(seed=1).draw(net(FAMILY, 0))(3)[0], x0)
+
+
+def test_a_recipe_travels_to_another_process():
+    """Where processes are spawned and not forked, a worker gets the recipe pickled."""
+    draw = small().draw(net(FAMILY, 0))
+    assert equal(pickle.loads(pickle.dumps(draw))(3), draw(3))
 
 
 def test_times_are_drawn_where_the_linear_denoiser_errs():

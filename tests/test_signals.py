@@ -206,6 +206,8 @@ def test_boxes_that_are_refused(box, message):
         (lambda: Morlet(width=(0.0, 0.1)), r"width must be positive, got \(0\.0, 0\.1\)"),
         (lambda: Morlet(width=-0.1), r"width must be positive, got -0\.1"),
         (lambda: Morlet(frequency=(25.0, 5.0)), r"'frequency' needs finite limits low < high, got \(25\.0, 5\.0\)"),
+        (lambda: Morlet(frequency=[5.0, 15.0, 25.0]), r"'frequency' needs a pair \(low, high\), got \[5\.0"),
+        (lambda: BenchmarkMorlet(b=0.0), r"'b' needs a pair \(low, high\), got 0\.0"),
         (lambda: BenchmarkMorlet(s=(-1.0, 1.0)), "width s must be positive"),
         (lambda: BenchmarkMorlet(w=(7.0, 4.0)), "'w' needs finite limits low < high"),
         (lambda: BenchmarkMorlet().render(torch.zeros(4, 2)), r"shape \(n, 3\), .*'b', 's', 'w'.* got \(4, 2\)"),
@@ -215,6 +217,12 @@ def test_boxes_that_are_refused(box, message):
 def test_families_that_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_list_is_a_pair_too():
+    one, other = Morlet(frequency=[5.0, 25.0], shift=0), Morlet(frequency=(5.0, 25.0))
+    assert one.names == other.names and repr(one) == repr(other)
+    assert torch.equal(one.sample(3, rng())[0], other.sample(3, rng())[0])
 
 
 def test_a_family_without_a_formula_says_so():

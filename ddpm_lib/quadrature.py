@@ -1,0 +1,219 @@
+"""The exact answer, E[x_0 | x_t], for a parametric family: an integral over its box of parameters (chapter 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .checks import check_signals, times
+from .diffusion import Prediction
+from .schedules import Schedule
+from .signals import Family
+
+__all__ = ["FamilyOracle"]
+
+
+class _Nodes(NamedTuple):
+    """The posterior of some x_t, as a weighted sum over shapes; a scale of the shape, if any, is integrated exactly."""
+
+    theta: Tensor  # (B, K, P) parameters of the shapes
+    shapes: Tensor  # (B, K, L)
+    weight: Tensor  # (B, K), sums to 1
+    scale: _Truncated | None
+
+
+class _Truncated(NamedTuple):
+    """A normal law N(mean, spread²) cut to the interval between low and high standard units, every field (B, K)."""
+
+    mean: Tensor
+    spread: Tensor
+    low: Tensor
+    high: Tensor
+
+    def log_mass(self) -> Tensor:
+        """Log of the probability of the interval, before it is cut; mirrored into the left tail, where Φ is precise."""
+        right = self.low > 0
+        low, high = torch.where(right, -self.high, self.low), torch.where(right, -self.low, self.high)
+        below, above = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+        return above + torch.log1p(-(below - above).exp().clamp(max=1 - 1e-12))
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and mean square."""
+        log_mass = self.log_mass()
+        at_low, at_high = (
+            torch.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - log_mass) for z in (self.low, self.high)
+        )
+        shift = at_low - at_high
+        variance = (1 + self.low * at_low - self.high * at_high - shift**2).clamp(0, 1)
+        mean = self.mean + self.spread * torch.minimum(torch.maximum(shift, self.low), self.high)
+        return mean, mean**2 + self.spread**2 * variance
+
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """One number from each, by inverting Φ."""
+        u = torch.rand(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        low, high = (torch.special.ndtr(z) for z in (self.low, self.high))
+        z = torch.special.ndtri((low + (high - low) * u).clamp(1e-15, 1 - 1e-15))
+        return self.mean + self.spread * torch.minimum(torch.maximum(z, self.low), self.high)
+
+
+class _UnitScale(Family):
+    """A family with the parameter that multiplies the signal fixed at 1."""
+
+    def __init__(self, family: Family):
+        self.whole, self.column = family, family.names.index(str(family.scale))
+        limits = zip(family.names, family.low.tolist(), family.high.tolist(), strict=True)
+        box = {name: (low, high) for name, low, high in limits if name != family.scale}
+        super().__init__(box, family.length, (float(family.x[0]), float(family.x[-1])))
+
+    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
+        return self.whole.formula(x, *params[: self.column], torch.ones_like(params[0]), *params[self.column :])
+
+
+class FamilyOracle(nn.Module):
+    """The exact denoiser of a parametric family, by quadrature over its box of parameters.
+
+    E[x_0|x_t] = ∫ψ_θ·p(θ|x_t)dθ with p(θ|x_t) ∝ exp(-‖x_t - √ᾱ·ψ_θ‖²/2(1-ᾱ)) on the box. A grid of cells covers
+    the box, each about as long in every direction as the signal changes by equal amounts. Where the noise is
+    so small that the posterior is narrower than a cell, the `keep` likeliest cells are cut in eight, and again,
+    until a cell moves the signal by less than `resolution` standard deviations of the noise. A parameter that
+    multiplies the whole signal (``family.scale``) is integrated in closed form: given the others, its posterior is a
+    normal law cut to its interval.
+
+    Args:
+        family: up to three parameters besides ``family.scale``, uniform on its box.
+        schedule: the noise schedule.
+        cells: cells of the first grid.
+        keep: cells that are refined at each level; twice as many at the first.
+        resolution: size of the last cells in units of the posterior's width; halve it to see the error.
+
+    Raises:
+        ValueError: a family of more parameters: its floor is not known.
+
+    >>> from ddpm_lib import BenchmarkMorlet, linear, q_sample
+    >>> family = BenchmarkMorlet()
+    >>> oracle = FamilyOracle(family, linear())
+    >>> x0, _ = family.sample(4, torch.Generator().manual_seed(0))
+    >>> xt = q_sample(x0, 10, torch.zeros_like(x0), linear())
+    >>> bool((oracle(xt, 10).x0 - x0).abs().max() < 0.02)
+    True
+    """
+
+    grid: Tensor
+    size: Tensor
+    atoms: Tensor
+    corners: Tensor
+
+    def __init__(self, family: Family, schedule: Schedule, cells: int = 4096, keep: int = 64, resolution: float = 1.4):
+        super().__init__()
+        self.scaled = family.scale is not None and len(family.names) > 1
+        shapes = _UnitScale(family) if self.scaled else family
+        n_params = len(shapes.names)
+        if n_params > 3:
+            raise ValueError(
+                f"{type(family).__name__} has {n_params} parameters besides its scale: quadrature covers up to three, "
+                "so the exact floor of this family is not known here."
+            )
+        self.family, self.shapes, self.schedule, self.keep, self.resolution = family, shapes, schedule, keep, resolution
+        grid, size = shapes.grid(cells)
+        self.register_buffer("size", size)
+        self.register_buffer("grid", grid)
+        self.register_buffer("atoms", shapes.render(grid).flatten(1))
+        self.largest = 1.0
+        if self.scaled:
+            column = family.names.index(str(family.scale))
+            self.limits = float(family.low[column]), float(family.high[column])
+            self.largest = max(abs(v) for v in self.limits)
+        # how far the signal moves along one edge of a cell: by the making of the grid much the same for all edges
+        across = shapes.render(grid[::7] + 0.5 * size) - shapes.render(grid[::7] - 0.5 * size)
+        self.edge = self.largest * float(across.square().sum((1, 2)).mean().sqrt()) / math.sqrt(n_params)
+        corners = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25])] * n_params)
+        self.register_buffer("corners", corners.view(-1, n_params))
+
+    def _posterior_scale(self, x: Tensor, shapes: Tensor, a: float, s: float) -> _Truncated:
+        """The scale given x (B, L) and each shape (B, K, L); its best value is the projection of x on the shape."""
+        shapes = a * shapes.double()
+        power = shapes.square().sum(-1)
+        mean, spread = (shapes @ x.double()[..., None])[..., 0] / power, s / power.sqrt()
+        return _Truncated(mean, spread, *((limit - mean) / spread for limit in self.limits))
+
+    def _log_weight(self, x: Tensor, shapes: Tensor, a: float, s: float) -> tuple[Tensor, _Truncated | None]:
+        """Log-likelihood (B, K) of x (B, L) under each shape (B, K, L), its scale integrated out."""
+        if not self.scaled:
+            # squared differences, not the expanded square: at small noise that would cancel
+            return -(x[:, None] - a * shapes).square().sum(-1) / (2 * s**2), None
+        scale = self._posterior_scale(x, shapes, a, s)
+        gap = x[:, None] - (a * scale.mean).to(x.dtype)[..., None] * shapes
+        return scale.spread.log() + scale.log_mass() - gap.square().sum(-1) / (2 * s**2), scale
+
+    def _nodes(self, x: Tensor, t: float) -> _Nodes:
+        """The posterior of x (B, L), all at one time."""
+        a, s = (v.item() for v in self.schedule(torch.as_tensor([t])))
+        theta, shapes, size = self.grid.expand(len(x), -1, -1), self.atoms.expand(len(x), -1, -1), self.size
+        levels = max(0, math.ceil(math.log2(self.edge * a / (self.resolution * s))))
+        if levels and not self.scaled:  # only a ranking: the expanded square will do
+            log_w, scale = -torch.cdist(x, a * self.atoms).square() / (2 * s**2), None
+        else:
+            log_w, scale = self._log_weight(x, shapes, a, s)
+        for level in range(levels):
+            # the first cut is the widest: there the posterior still covers many cells, perhaps in several places
+            best = log_w.topk(min(self.keep * (1 if level else 2), log_w.shape[1]), dim=1).indices
+            theta = theta.gather(1, best[..., None].expand(-1, -1, theta.shape[2]))
+            theta = (theta[:, :, None] + self.corners * size).flatten(1, 2)
+            size = size / 2
+            shapes = self.shapes.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
+            log_w, scale = self._log_weight(x, shapes, a, s)
+        return _Nodes(theta, shapes, log_w.softmax(1).to(x.dtype), scale)
+
+    def _by_time(self, xt: Tensor, t: Tensor | float, chunk: int = 32) -> Iterator[tuple[Tensor, _Nodes]]:
+        """Rows that share a time, in chunks that fit the cache, with their nodes."""
+        check_signals(xt, "xt")
+        t = times(t, xt)
+        for time in t.unique().tolist():
+            for rows in (t == time).nonzero()[:, 0].split(chunk):
+                yield rows, self._nodes(xt[rows].flatten(1).to(self.atoms), time)
+
+    @torch.no_grad()
+    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+        """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
+        x0 = torch.empty_like(xt)
+        for rows, nodes in self._by_time(xt, t):
+            weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
+            x0[rows] = (weight[:, None] @ nodes.shapes).to(xt.dtype)
+        a, s = self.schedule(times(t, xt), xt.dtype)
+        return Prediction(x0, (xt - a * x0) / s)
+
+    @torch.no_grad()
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t], (B, L, L)."""
+        out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
+        for rows, (_, shapes, weight, scale) in self._by_time(xt, t):
+            if scale is None:
+                mean, square = torch.ones_like(weight), torch.ones_like(weight)
+            else:
+                mean, square = (m.to(weight) for m in scale.moments())
+            centre = (weight * mean)[:, None] @ shapes
+            gap = mean[..., None] * shapes - centre
+            spread = (weight * (square - mean**2))[..., None] * shapes
+            out[rows] = ((weight[..., None] * gap).mT @ gap + spread.mT @ shapes).to(xt.dtype)
+        return out
+
+    @torch.no_grad()
+    def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n draws of the parameters given each x_t, (B, n, P): middles of cells, a scale from its own law."""
+        out = torch.empty(len(xt), n, len(self.family.names))
+        for rows, nodes in self._by_time(xt, t):
+            k = torch.multinomial(nodes.weight, n, replacement=True, generator=generator)
+            theta = nodes.theta.gather(1, k[..., None].expand(-1, -1, nodes.theta.shape[2]))
+            if nodes.scale is not None:
+                scale = _Truncated(*(v.gather(1, k) for v in nodes.scale)).draw(generator).to(theta)
+                column = self.family.names.index(str(self.family.scale))
+                theta = torch.cat([theta[..., :column], scale[..., None], theta[..., column:]], 2)
+            out[rows] = theta
+        return out
+
+
+ALL = (FamilyOracle,)
