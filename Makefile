@@ -13,7 +13,7 @@ TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/
 TORCH_LOCKED := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser scores model record lab lint format lock clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ test-fast: $(STAMP)  ## the tests of the library alone
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
 	$(BIN)/python -m pytest tests/test_browser.py -s
+
+scores: $(STAMP)  ## measure the model that ships: one JSON line
+	$(BIN)/python tools/scores.py
+
+model: $(STAMP)  ## train the model that ships anew, and write its card
+	$(BIN)/python tools/scores.py --train
 
 record: $(STAMP)  ## run chapters and store their outputs in them (some only: make record CHAPTERS="03 09")
 	$(BIN)/python tools/book.py record $(CHAPTERS)

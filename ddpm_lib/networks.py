@@ -80,11 +80,11 @@ class UNet1D(nn.Module):
         self,
         in_channels: int = 1,
         out_channels: int = 1,
-        width: int = 48,
+        width: int = 32,
         levels: int = 2,
-        blocks: int = 2,
+        blocks: int = 6,
         patch: int = 4,
-        kernel: int = 5,
+        kernel: int = 3,
         dim: int = 128,
     ):
         super().__init__()

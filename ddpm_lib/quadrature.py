@@ -21,7 +21,7 @@ class _Nodes(NamedTuple):
     """The posterior of some x_t, as a weighted sum over shapes; a scale of the shape, if any, is integrated exactly."""
 
     theta: Tensor  # (B, K, P) parameters of the shapes
-    shapes: Tensor  # (B, K, L)
+    shapes: Tensor  # (B, K, L), or (K, L) where all x_t share them
     weight: Tensor  # (B, K), sums to 1
     scale: _Truncated | None
 
@@ -87,7 +87,7 @@ class FamilyOracle(nn.Module):
         family: up to three parameters besides ``family.scale``, uniform on its box.
         schedule: the noise schedule.
         cells: cells of the first grid.
-        keep: cells that are refined at each level; twice as many at the first.
+        keep: cells that are cut at the first and at the last level; half as many in between.
         resolution: size of the last cells in units of the posterior's width; halve it to see the error.
 
     Raises:
@@ -107,7 +107,7 @@ class FamilyOracle(nn.Module):
     atoms: Tensor
     corners: Tensor
 
-    def __init__(self, family: Family, schedule: Schedule, cells: int = 4096, keep: int = 64, resolution: float = 1.4):
+    def __init__(self, family: Family, schedule: Schedule, cells: int = 16384, keep: int = 64, resolution: float = 1.2):
         super().__init__()
         self.scaled = family.scale is not None and len(family.names) > 1
         shapes = _UnitScale(family) if self.scaled else family
@@ -133,48 +133,54 @@ class FamilyOracle(nn.Module):
         corners = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25])] * n_params)
         self.register_buffer("corners", corners.view(-1, n_params))
 
-    def _posterior_scale(self, x: Tensor, shapes: Tensor, a: float, s: float) -> _Truncated:
-        """The scale given x (B, L) and each shape (B, K, L); its best value is the projection of x on the shape."""
-        shapes = a * shapes.double()
-        power = shapes.square().sum(-1)
-        mean, spread = (shapes @ x.double()[..., None])[..., 0] / power, s / power.sqrt()
-        return _Truncated(mean, spread, *((limit - mean) / spread for limit in self.limits))
-
     def _log_weight(self, x: Tensor, shapes: Tensor, a: float, s: float) -> tuple[Tensor, _Truncated | None]:
-        """Log-likelihood (B, K) of x (B, L) under each shape (B, K, L), its scale integrated out."""
+        """Log-likelihood (B, K) of x (B, L) under shapes (K, L) or (B, K, L), their scale integrated out."""
+        shared = shapes.ndim == 2  # the first grid, whose cells are wide: there ‖x - ψ‖² may be expanded
         if not self.scaled:
-            # squared differences, not the expanded square: at small noise that would cancel
-            return -(x[:, None] - a * shapes).square().sum(-1) / (2 * s**2), None
-        scale = self._posterior_scale(x, shapes, a, s)
-        gap = x[:, None] - (a * scale.mean).to(x.dtype)[..., None] * shapes
-        return scale.spread.log() + scale.log_mass() - gap.square().sum(-1) / (2 * s**2), scale
+            apart = torch.cdist(x, a * shapes).square() if shared else (x[:, None] - a * shapes).square().sum(-1)
+            return -apart / (2 * s**2), None
+        wide, y = a * shapes.double(), x.double()
+        power = wide.square().sum(-1)
+        # given the shape, the best scale is the projection of x on it
+        mean = (y @ wide.mT if shared else (wide @ y[..., None])[..., 0]) / power
+        spread = (s / power.sqrt()).expand_as(mean)
+        scale = _Truncated(mean, spread, *((limit - mean) / spread for limit in self.limits))
+        if shared:
+            apart = y.square().sum(1, keepdim=True) - mean**2 * power
+        else:
+            apart = (y[:, None] - mean[..., None] * wide).square().sum(-1)
+        return (spread.log() + scale.log_mass() - apart / (2 * s**2)).to(x.dtype), scale
 
-    def _nodes(self, x: Tensor, t: float) -> _Nodes:
+    def _nodes(self, x: Tensor, t: float, keep: int) -> _Nodes:
         """The posterior of x (B, L), all at one time."""
         a, s = (v.item() for v in self.schedule(torch.as_tensor([t])))
-        theta, shapes, size = self.grid.expand(len(x), -1, -1), self.atoms.expand(len(x), -1, -1), self.size
+        theta, shapes, size = self.grid.expand(len(x), -1, -1), self.atoms, self.size
+        log_w, scale = self._log_weight(x, shapes, a, s)
         levels = max(0, math.ceil(math.log2(self.edge * a / (self.resolution * s))))
-        if levels and not self.scaled:  # only a ranking: the expanded square will do
-            log_w, scale = -torch.cdist(x, a * self.atoms).square() / (2 * s**2), None
-        else:
-            log_w, scale = self._log_weight(x, shapes, a, s)
         for level in range(levels):
-            # the first cut is the widest: there the posterior still covers many cells, perhaps in several places
-            best = log_w.topk(min(self.keep * (1 if level else 2), log_w.shape[1]), dim=1).indices
+            # at first the posterior may stand in several places, at last it is to be covered to its tails;
+            # in between a cell is wider than the posterior, and half as many hold it
+            k = keep if level in (0, levels - 1) else keep // 2
+            best = log_w.topk(min(k, log_w.shape[1]), dim=1).indices
             theta = theta.gather(1, best[..., None].expand(-1, -1, theta.shape[2]))
             theta = (theta[:, :, None] + self.corners * size).flatten(1, 2)
             size = size / 2
             shapes = self.shapes.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
             log_w, scale = self._log_weight(x, shapes, a, s)
-        return _Nodes(theta, shapes, log_w.softmax(1).to(x.dtype), scale)
+        return _Nodes(theta, shapes, log_w.softmax(1), scale)
 
-    def _by_time(self, xt: Tensor, t: Tensor | float, chunk: int = 32) -> Iterator[tuple[Tensor, _Nodes]]:
-        """Rows that share a time, in chunks that fit the cache, with their nodes."""
+    def _by_time(
+        self, xt: Tensor, t: Tensor | float, tails: int = 1, chunk: int = 32
+    ) -> Iterator[tuple[Tensor, _Nodes]]:
+        """Rows that share a time, in chunks that fit the cache, with their nodes.
+
+        The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.
+        """
         check_signals(xt, "xt")
         t = times(t, xt)
         for time in t.unique().tolist():
             for rows in (t == time).nonzero()[:, 0].split(chunk):
-                yield rows, self._nodes(xt[rows].flatten(1).to(self.atoms), time)
+                yield rows, self._nodes(xt[rows].flatten(1).to(self.atoms), time, tails * self.keep)
 
     @torch.no_grad()
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
@@ -190,7 +196,7 @@ class FamilyOracle(nn.Module):
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, L, L)."""
         out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
-        for rows, (_, shapes, weight, scale) in self._by_time(xt, t):
+        for rows, (_, shapes, weight, scale) in self._by_time(xt, t, tails=3):
             if scale is None:
                 mean, square = torch.ones_like(weight), torch.ones_like(weight)
             else:
@@ -205,7 +211,7 @@ class FamilyOracle(nn.Module):
     def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of the parameters given each x_t, (B, n, P): middles of cells, a scale from its own law."""
         out = torch.empty(len(xt), n, len(self.family.names))
-        for rows, nodes in self._by_time(xt, t):
+        for rows, nodes in self._by_time(xt, t, tails=3):
             k = torch.multinomial(nodes.weight, n, replacement=True, generator=generator)
             theta = nodes.theta.gather(1, k[..., None].expand(-1, -1, nodes.theta.shape[2]))
             if nodes.scale is not None:

@@ -39,10 +39,16 @@ def linear_skip(family: Family | Finite, seed: int = 0, n: int = 50_000, **sizes
 
 
 def by_linear_error(network: nn.Module, schedule: Schedule) -> Tensor | None:
-    """How often to draw each t: in proportion to the linear denoiser's error there; None without a `LinearSkip`."""
+    """How often to draw each t: √(error of the linear denoiser · width of the step); None without a `LinearSkip`.
+
+    Where the linear denoiser errs there is something to learn. The width is that of the step from t - ½ to t + ½ in
+    log-SNR: at small t a single step covers many noise levels, each of them a task of its own.
+    """
     if not isinstance(network, LinearSkip):
         return None
-    return network.wiener.eps_error(*schedule(torch.arange(1, schedule.T + 1))).sqrt().flatten()
+    t = torch.arange(1, schedule.T + 1)
+    width = schedule.log_snr(t - 0.5) - schedule.log_snr((t + 0.5).clamp(max=schedule.T))
+    return (network.wiener.eps_error(*schedule(t)).flatten() * width.float()).sqrt()
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class Recipe:
     network: Callable[[Any, int], nn.Module] = linear_skip
     parametrisation: Parametrisation = field(default_factory=Eps)
     density: Callable[[nn.Module, Schedule], Tensor | None] = by_linear_error
-    steps: int = 4000
-    batch: int = 64
+    steps: int = 1900
+    batch: int = 128
     lr: float = 2e-3
     kernel_lr: float = 0.02
     warmup: int = 100
@@ -118,7 +124,7 @@ class Recipe:
             # what it draws, not only its box; rounded: the last digits differ from one processor to another
             _digest((1e3 * self.family.sample(8, stream(self.seed, 0, BATCHES))[0]).round().int()),
             _digest(self.family.signals) if isinstance(self.family, Finite) else "",
-            _digest(schedule),
+            _digest((1e9 * schedule).round().long()),
             repr(denoiser.network),
             str([(k, tuple(v.shape)) for k, v in denoiser.state_dict().items()]),
             type(self.parametrisation).__qualname__,

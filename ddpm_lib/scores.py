@@ -138,7 +138,8 @@ def scoreboard(
     near = fits.params[fits.residual < 0.05]
     for name, column, low, high in zip(family.names, near.T, family.low, family.high, strict=True):
         # without one signal that fits there is no law: the distance is then the largest there is
-        rows[f"law of {name}"] = ks_uniform((column - low) / (high - low)) if len(near) else Score(1.0, 0.0, 0.0)
+        missing = Score(1.0, 0.0, float(stats.kstwo.ppf(0.95, len(x))))
+        rows[f"law of {name}"] = ks_uniform((column - low) / (high - low)) if len(near) else missing
     distance, floor = energy_distance(x, real, generator=generator)
     rows["distance"] = Score(*distance, floor)
     if training is not None:

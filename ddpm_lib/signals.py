@@ -157,8 +157,8 @@ class Morlet(Family):
         phase: float | tuple[float, float] = 0.0,
     ):
         values = dict(amplitude=amplitude, frequency=frequency, width=width, shift=shift, phase=phase)
-        self.fixed = {k: float(v) for k, v in values.items() if not isinstance(v, Sequence)}
-        super().__init__({k: v for k, v in values.items() if k not in self.fixed}, length, domain)
+        self.fixed = {k: v for k, v in values.items() if not isinstance(v, Sequence)}
+        super().__init__({k: v for k, v in values.items() if isinstance(v, Sequence)}, length, domain)
         self.scale = "amplitude" if "amplitude" in self.names else None
         lowest = dict(zip(self.names, self.low.tolist(), strict=True)) | self.fixed
         highest = dict(zip(self.names, self.high.tolist(), strict=True)) | self.fixed

@@ -82,6 +82,12 @@ def _size(shape: torch.Size | None) -> str:
     return "nothing" if shape is None else str(tuple(shape))
 
 
+def card(recipe: Recipe) -> dict[str, Any]:
+    """What the header of a file says of the recipe that it holds."""
+    said = {"recipe": recipe.fingerprint(), "family": repr(recipe.family), "schedule": repr(recipe.schedule)}
+    return said | {k: getattr(recipe, k) for k in ("steps", "batch", "lr", "kernel_lr", "ema", "seed")}
+
+
 def cache_dir() -> Path:
     """Home of trained models: ``DDPM_CACHE``, else ``_build/models`` in a checkout, else ``~/.cache/ddpm_lib``."""
     if "DDPM_CACHE" in os.environ:
@@ -91,23 +97,40 @@ def cache_dir() -> Path:
     return checkout / "_build" / "models" if inside else Path.home() / ".cache" / "ddpm_lib"
 
 
-def train_or_load(recipe: Recipe, *, retrain: bool = False, **fit_args: Any) -> Fit:
-    """The trained recipe: from the cache if it is there, else trained now and put there.
+SHIPPED = Path(__file__).resolve().parent / "weights"
+"""Trained models that come with the package, made by ``make model``; their cards are in its README."""
 
-    The key of the cache is the recipe and the code that trains it. Two processes that ask at once train once.
+
+def _shipped(recipe: Recipe) -> Path | None:
+    """The file that comes with the package and holds this recipe, if there is one."""
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            if json.loads(file.metadata()["card"])["recipe"] == recipe.fingerprint():
+                return path
+    return None
+
+
+def train_or_load(recipe: Recipe, *, retrain: bool = False, **fit_args: Any) -> Fit:
+    """The trained recipe: from the cache, else from the package, else trained now and put into the cache.
+
+    The key of the cache is the recipe and the code that trains it; a file of the package needs the same recipe only.
+    Two processes that ask at once train once.
 
     Args:
-        retrain: train even so, and replace what the cache holds; ``RETRAIN=1`` in the environment does the same.
+        retrain: train whatever there is, and replace what the cache holds; ``RETRAIN=1`` in the environment does
+            the same.
         fit_args: passed to `fit`.
     """
     path = cache_dir() / f"{recipe.key()}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if path.exists() and not retrain and os.environ.get("RETRAIN", "0") in ("", "0"):
+        if not retrain and os.environ.get("RETRAIN", "0") in ("", "0"):
+            found = path if path.exists() else _shipped(recipe)
             try:
-                return load(recipe.build(), path)
+                if found is not None:
+                    return load(recipe.build(), found)
             except ValueError as error:
-                warnings.warn(f"A file of the cache cannot be used and is made anew: {error}", stacklevel=2)
+                warnings.warn(f"A stored model cannot be used and is made anew: {error}", stacklevel=2)
         trained = fit(recipe, **fit_args)
-        save(trained, path, family=repr(recipe.family), steps=recipe.steps, seed=recipe.seed)
+        save(trained, path, **card(recipe))
         return trained

@@ -194,6 +194,18 @@ def test_search_finds_a_word(visit, origin):
     assert field.count() >= 1
 
 
+@origins
+def test_a_link_into_a_folded_derivation_unfolds_it(visit, origin):
+    """Also where the browser does not do so by itself: it is told by hand here, after folding all again."""
+    seen = visit(origin, "chapters/05_the_bound.html#eq-17")
+    shown = "document.getElementById('eq-17').closest('details').open"
+    assert seen.tab.evaluate(shown)
+    seen.tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = false; })")
+    assert not seen.tab.evaluate(shown)
+    seen.tab.evaluate("dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert seen.tab.evaluate(shown)
+
+
 def test_no_link_inside_the_book_is_dead(html):
     class Links(HTMLParser):
         def __init__(self):

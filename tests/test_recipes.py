@@ -67,7 +67,10 @@ def test_times_are_drawn_where_the_linear_denoiser_errs():
     skip = linear_skip(FAMILY, n=500, width=8, dim=16)
     density = by_linear_error(skip, HO)
     assert density.shape == (1000,)
-    torch.testing.assert_close(density.square(), skip.wiener.eps_error(*HO(torch.arange(1, 1001))).flatten())
+    # the widths of the steps tile the log-SNR from t = ½ to T, so the density is an error per log-SNR
+    error = skip.wiener.eps_error(*HO(torch.arange(1, 1001))).flatten()
+    assert float((density.square() / error).sum()) == pytest.approx(float(HO.log_snr(0.5) - HO.log_snr(1000)), rel=1e-4)
+    assert float(density[4].square() / error[4]) == pytest.approx(float(HO.log_snr(4.5) - HO.log_snr(5.5)), rel=1e-4)
     assert by_linear_error(net(FAMILY, 0), HO) is None
     _, t, _, weight = small(batch=4000).draw(skip)(0)
     assert float(t.float().mean()) < 350 and abs(float(weight.mean()) - 1) < 0.15

@@ -1,6 +1,7 @@
 """Trained models on disk: what is saved is what is loaded, what is damaged is refused, nothing trains twice."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +10,18 @@ from helpers import rng
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ddpm_lib import BenchmarkMorlet, Recipe, UNet1D, cosine, fit, linear, linear_skip, store
+from ddpm_lib import (
+    BenchmarkMorlet,
+    FamilyOracle,
+    Recipe,
+    UNet1D,
+    cosine,
+    fit,
+    linear,
+    linear_skip,
+    loss_over_floor,
+    store,
+)
 from ddpm_lib.store import cache_dir, load, save, train_or_load
 
 FAMILY = BenchmarkMorlet(length=64)
@@ -202,3 +214,42 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_dir().parts[-2:] == (".cache", "ddpm_lib")
     (tmp_path / "_toc.yml").touch()
     assert cache_dir() == tmp_path / "_build" / "models"
+
+
+# --- what comes with the package ----------------------------------------------------------------------
+
+
+def test_the_model_of_the_book_comes_with_the_package(cache):
+    """Its file is the default recipe, small, and nothing is trained or written when it is asked for."""
+    folder, runs = cache
+    model = train_or_load(Recipe()).denoiser
+    assert runs == [] and not list(folder.glob("*.safetensors"))
+    (file,) = store.SHIPPED.glob("*.safetensors")
+    assert file.stat().st_size < 3e6
+    card = (store.SHIPPED / "README.md").read_text("utf-8")
+    assert Recipe().fingerprint() in card and f"{sum(p.numel() for p in model.network.parameters()):,}" in card
+
+
+def test_the_cache_comes_before_the_package(cache, monkeypatch, tmp_path):
+    folder, runs = cache
+    recipe = small()
+    first = train_or_load(recipe).denoiser
+    monkeypatch.setattr(store, "SHIPPED", tmp_path / "weights")
+    shipped = fit(replace(recipe, seed=5))
+    save(shipped, store.SHIPPED / "model.safetensors", **store.card(recipe))  # says it is the recipe, and is another
+    assert equal(first.parameters(), train_or_load(recipe).denoiser.parameters())
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    assert equal(shipped.denoiser.parameters(), train_or_load(recipe).denoiser.parameters()) and len(runs) == 1
+    assert equal(first.parameters(), train_or_load(recipe, retrain=True).denoiser.parameters()) and len(runs) == 2
+
+
+def test_the_model_of_the_book_is_as_good_as_its_card_says():
+    """On fresh signals: near the floor, also where the noise is tiny."""
+    model = train_or_load(Recipe()).denoiser
+    exact = FamilyOracle(Recipe().family, model.schedule)
+    for low, high, limit in ((1, 1000, 1.07), (1, 10, 1.6)):
+        x0, _ = Recipe().family.sample(2000, rng(high))
+        t = torch.randint(low, high + 1, (2000,), generator=rng(low))
+        ratio = loss_over_floor(model, exact, x0, t, torch.randn(x0.shape, generator=rng(3)))
+        assert 1 < ratio.value < limit

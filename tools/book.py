@@ -48,8 +48,8 @@ def cache_dir() -> Path:
     """Where the runs of the chapters are kept: another folder for another library or another training."""
     digest = hashlib.sha256()
     sources = [file for folder in ("ddpm_lib", "equations") for file in sorted((ROOT / folder).rglob("*"))]
-    for file in [*sources, *sorted(CHAPTERS.glob("*.bib"))]:
-        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib"}:
+    for file in [*sources, *sorted(CHAPTERS.glob("*.bib")), *sorted((ROOT / "experiments").glob("*.csv"))]:
+        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv"}:
             digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     training = CHAPTERS / f"{FIRST}.ipynb"
     if training.exists():
