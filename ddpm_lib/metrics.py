@@ -111,7 +111,7 @@ def fit_family(
     >>> bool(fitted.valid.all()), bool((fitted.params - params).abs().max() < 1e-3)
     (True, True)
     """
-    check_signals(x, "x", "n")
+    family.check_length(check_signals(x, "x", "n"))
     n_params = len(family.names)
     grid, _ = family.grid(cells)
     # a little beyond the box: a signal just outside it would else start in the trough of a neighbouring period

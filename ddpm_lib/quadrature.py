@@ -176,7 +176,7 @@ class FamilyOracle(nn.Module):
 
         The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.
         """
-        check_signals(xt, "xt")
+        self.family.check_length(check_signals(xt, "xt"))
         t = times(t, xt)
         for time in t.unique().tolist():
             for rows in (t == time).nonzero()[:, 0].split(chunk):

@@ -48,6 +48,8 @@ def ks_uniform(u: Tensor) -> Score:
     Its floor is the critical value: as many real numbers stay below it 95 times in 100.
     """
     n = len(u)
+    if u.ndim != 1 or not n or not torch.isfinite(u).all():
+        raise ValueError(f"Kolmogorov and Smirnov's distance needs finite numbers of shape (n,), got {tuple(u.shape)}.")
     found = stats.kstest(u.double().numpy(), "uniform")
     at = float((u <= found.statistic_location).double().mean())  # share below the place of the greatest gap
     return Score(float(found.statistic), 1.96 * math.sqrt(at * (1 - at) / n), float(stats.kstwo.ppf(0.95, n)))
@@ -90,7 +92,8 @@ def memorised(x: Tensor, training: Tensor) -> Estimate:
 
     A copy lies three times nearer to one training signal than to the next (Yoon et al. 2023).
     """
-    same_shape(x[:1], training[:1], "a sample and a training signal")
+    check_signals(x, "x", "n")
+    same_shape(x[:1], check_signals(training, "training", "m")[:1], "a sample and a training signal")
     if len(training) < 2:
         raise ValueError("Whether a signal is a copy needs at least 2 training signals, got 1.")
     near = torch.cdist(x.flatten(1), training.flatten(1)).topk(2, largest=False).values

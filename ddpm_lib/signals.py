@@ -45,8 +45,8 @@ class Family:
     """A law on a box of parameters and a formula that turns parameters into signals.
 
     Subclass it, give ``box`` (name → (low, high)) and write ``formula``; parameters are drawn uniformly
-    and independently from the box, in the family's own coordinates. If one parameter multiplies the whole
-    signal, say so with ``scale = "its name"``: the exact denoiser then integrates it in closed form.
+    and independently from the box, in the family's own coordinates. Where one of them multiplies the whole
+    signal, ``scale`` names it, and the exact denoiser integrates it in closed form.
 
     Args:
         box: for each free parameter its interval, low < high. The order is the order of the columns.
@@ -99,9 +99,13 @@ class Family:
         """Draw n signals: (x0 (n, 1, L), params (n, P)). The generator is a CPU generator."""
         if n < 1:
             raise ValueError(f"The number of signals must be at least 1, got {n}.")
-        u = torch.rand(n, len(self.names), generator=generator)
-        params = self.low + (self.high - self.low) * u
+        params = self.low + (self.high - self.low) * torch.rand(n, len(self.names), generator=generator)
         return self.render(params), params
+
+    def check_length(self, x: Tensor) -> None:
+        """Refuse signals x (n, 1, L) that are not on this family's grid."""
+        if x.shape[1:] != (1, self.length):
+            raise ValueError(f"{self!r} has signals of shape (1, {self.length}), got {tuple(x.shape[1:])}.")
 
     def grid(self, cells: int) -> tuple[Tensor, Tensor]:
         """About `cells` cells that cover the box: their middles (K, P) and their size (P,).
@@ -128,9 +132,8 @@ class Family:
             )
 
     def __repr__(self) -> str:
-        box = ", ".join(
-            f"{n} {lo:g}…{hi:g}" for n, lo, hi in zip(self.names, self.low.tolist(), self.high.tolist(), strict=True)
-        )
+        limits = zip(self.names, self.low.tolist(), self.high.tolist(), strict=True)
+        box = ", ".join(f"{name} {low:g}…{high:g}" for name, low, high in limits)
         return f"{type(self).__name__}({box}; {self.length} samples on {self.x[0]:g}…{self.x[-1]:g})"
 
 
@@ -160,8 +163,7 @@ class Morlet(Family):
         self.fixed = {k: v for k, v in values.items() if not isinstance(v, Sequence)}
         super().__init__({k: v for k, v in values.items() if isinstance(v, Sequence)}, length, domain)
         self.scale = "amplitude" if "amplitude" in self.names else None
-        lowest = dict(zip(self.names, self.low.tolist(), strict=True)) | self.fixed
-        highest = dict(zip(self.names, self.high.tolist(), strict=True)) | self.fixed
+        lowest, highest = (dict(zip(self.names, v.tolist(), strict=True)) | self.fixed for v in (self.low, self.high))
         if lowest["width"] <= 0:
             raise ValueError(f"The width must be positive, got {width}.")
         self._warn_above_nyquist(highest["frequency"])
@@ -186,10 +188,9 @@ class BenchmarkMorlet(Family):
         w: tuple[float, float] = (4.0, 7.0),
     ):
         super().__init__(dict(b=b, s=s, w=w), length, (-4.0, 4.0))
-        lowest_s = float(self.low[1])
-        if lowest_s <= 0:
+        if self.low[1] <= 0:
             raise ValueError(f"The width s must be positive, got {s}.")
-        self._warn_above_nyquist(float(self.high[2]) / (2 * math.pi * lowest_s))
+        self._warn_above_nyquist(float(self.high[2] / (2 * math.pi * self.low[1])))
 
     def formula(self, x: Tensor, b: Tensor, s: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
         return morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
@@ -241,9 +242,8 @@ def report_grid(length: int = 2000) -> Finite:
     Finite(60 signals of shape (1, 2000))
     """
     family = Morlet(length)
-    grid = torch.cartesian_prod(
-        torch.tensor([0.5, 1.0, 1.5]), torch.tensor([5.0, 10, 15, 20, 25]), torch.tensor([0.05, 0.1, 0.15, 0.2])
-    )
+    values = ([0.5, 1.0, 1.5], [5.0, 10, 15, 20, 25], [0.05, 0.1, 0.15, 0.2])
+    grid = torch.cartesian_prod(*map(torch.tensor, values))
     return Finite(family.render(grid), grid, family.names)
 
 

@@ -409,5 +409,7 @@ def test_refusals(exact):
         FiniteOracle(torch.zeros(3, 1, 4, dtype=torch.int64), HO)
     with pytest.raises(ValueError, match="xt must be finite"):
         exact(torch.full((1, 1, 128), math.nan), 5)
+    with pytest.raises(ValueError, match=r"signals of shape \(1, 128\), got \(1, 100\)"):
+        exact(torch.zeros(2, 1, 100), 5)
     with pytest.raises(ValueError, match=r"x0 must have shape \(n, C, L\)"):
         fit_gaussian(torch.zeros(3, 4))

@@ -154,3 +154,10 @@ def test_what_is_refused(real):
         energy_distance(real, real[..., :100])
     with pytest.raises(ValueError, match="at least 2"):
         memorised(real, real[:1])
+    with pytest.raises(ValueError, match=r"x must have shape \(n, C, L\)"):
+        memorised(real[:, 0], real[:, 0])
+    with pytest.raises(ValueError, match=r"signals of shape \(1, 128\), got \(1, 100\)"):
+        scoreboard(real[..., :100], FAMILY)
+    for u in (torch.zeros(0), torch.zeros(3, 2), torch.tensor([0.1, math.nan])):
+        with pytest.raises(ValueError, match=r"finite numbers of shape \(n,\), got"):
+            ks_uniform(u)
