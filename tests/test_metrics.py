@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import HO, mean_and_error, rng, toy
+from helpers import HO, mean_and_error, noise, rng, toy
 
 from ddpm_lib import (
     BenchmarkMorlet,
@@ -23,10 +23,6 @@ from ddpm_lib import (
 )
 
 FAMILY = BenchmarkMorlet()
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=rng(seed))
 
 
 # --- fits ---------------------------------------------------------------------------------------------
@@ -142,13 +138,16 @@ def test_a_ratio_agrees_with_the_losses(work):
     assert ratio.value == pytest.approx(0.0362 / 0.0115, rel=0.15)
 
 
+def nothing(xt, t, cond=None):
+    """The denoiser that always says ε̂ = 0."""
+    return Prediction(xt, torch.zeros_like(xt))
+
+
+nothing.schedule = HO
+
+
 def test_a_ratio_in_closed_form():
     """ε̂ = 0 against the exact denoiser of Gaussian data: 1/L*, whose interval covers it."""
-
-    def nothing(xt, t, cond=None):
-        return Prediction(xt, torch.zeros_like(xt))
-
-    nothing.schedule = HO
     hits = 0
     for seed in range(200):
         t = torch.full((200,), 300)
@@ -161,11 +160,6 @@ def test_a_ratio_in_closed_form():
 
 def test_the_interval_of_a_mean_covers():
     """Of 95 % intervals, 95 % hold the truth: ε̂ = 0 loses 1 on average."""
-
-    def nothing(xt, t, cond=None):
-        return Prediction(xt, torch.zeros_like(xt))
-
-    nothing.schedule = HO
     hits = 0
     for seed in range(400):
         found = mean_loss(nothing, torch.zeros(60, 1, 8), torch.full((60,), 5), noise(60, 1, 8, seed=seed))

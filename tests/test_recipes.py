@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import HO
+from helpers import HO, SHORT, net, small
 from torch import nn
 
 from ddpm_lib import (
@@ -14,8 +14,6 @@ from ddpm_lib import (
     Eps,
     Finite,
     Morlet,
-    Recipe,
-    UNet1D,
     V,
     by_linear_error,
     cosine,
@@ -25,15 +23,7 @@ from ddpm_lib import (
     report_grid,
 )
 
-FAMILY = BenchmarkMorlet(length=64)
-
-
-def net(family, seed, width=8):
-    return UNet1D(1, 1, width=width, levels=2, blocks=1, kernel=3, dim=16)
-
-
-def small(**changes):
-    return Recipe(**(dict(family=FAMILY, network=net, steps=20, batch=8, warmup=3) | changes))
+FAMILY = SHORT
 
 
 def equal(one, other):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import mean_and_error, rng
+from helpers import mean_and_error, noise, rng
 from scipy import stats
 
 from ddpm_lib import (
@@ -18,10 +18,6 @@ from ddpm_lib import (
 )
 
 FAMILY = BenchmarkMorlet()
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=rng(seed))
 
 
 @pytest.fixture(scope="module")

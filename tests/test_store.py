@@ -6,15 +6,14 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import rng
+from helpers import SHORT, net, rng
+from helpers import small as recipe_of
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ddpm_lib import (
-    BenchmarkMorlet,
     FamilyOracle,
     Recipe,
-    UNet1D,
     cosine,
     fit,
     linear,
@@ -24,16 +23,11 @@ from ddpm_lib import (
 )
 from ddpm_lib.store import cache_dir, load, save, train_or_load
 
-FAMILY = BenchmarkMorlet(length=64)
+FAMILY = SHORT
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec.*:")
 
 
-def net(family, seed, width=8):
-    return UNet1D(1, 1, width=width, levels=2, blocks=1, kernel=3, dim=16)
-
-
-def small(**changes):
-    return Recipe(**(dict(family=FAMILY, network=net, steps=10, batch=8, warmup=3) | changes))
+small = partial(recipe_of, steps=10)
 
 
 SKIP = partial(linear_skip, n=300, width=8, blocks=1, dim=16)  # has buffers: what it knows of the data

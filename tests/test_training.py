@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import HO, mean_and_error, rng
+from helpers import HO, SHORT, mean_and_error, net, rng, small
 from torch import nn
 
 from ddpm_lib import (
@@ -22,17 +22,8 @@ from ddpm_lib import (
     loss_over_floor,
 )
 
-FAMILY = BenchmarkMorlet(length=64)
+FAMILY = SHORT
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec.*:")
-
-
-def net(family, seed, width=8):
-    return UNet1D(1, 1, width=width, levels=2, blocks=1, kernel=3, dim=16)
-
-
-def small(**changes):
-    """A recipe that takes a fifth of a second."""
-    return Recipe(**(dict(family=FAMILY, network=net, steps=20, batch=8, warmup=3) | changes))
 
 
 def weights(denoiser):
