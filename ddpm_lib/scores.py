@@ -11,10 +11,10 @@ from scipy import stats
 from torch import Tensor
 
 from .checks import check_signals, same_shape
-from .metrics import Estimate, fit_family, share
+from .metrics import Estimate, FittedSignals, fit_family, share
 from .signals import Family
 
-__all__ = ["Score", "Scoreboard", "energy_distance", "ks_uniform", "memorised", "scoreboard"]
+__all__ = ["Score", "Scoreboard", "energy_distance", "ks_uniform", "laws", "memorised", "scoreboard"]
 
 
 class Score(NamedTuple):
@@ -100,6 +100,15 @@ def memorised(x: Tensor, training: Tensor) -> Estimate:
     return share(near[:, 0] < near[:, 1] / 3)
 
 
+def laws(fits: FittedSignals, family: Family) -> dict[str, Score]:
+    """`ks_uniform` of each parameter, over the signals that some member of the family fits within 5 %."""
+    near = fits.params[fits.residual < 0.05]
+    if not len(near):  # then there is no law: the distance is the largest there is
+        return dict.fromkeys(family.names, Score(1.0, 0.0, float(stats.kstwo.ppf(0.95, len(fits.params)))))
+    shares = (near - family.low) / (family.high - family.low)
+    return {name: ks_uniform(u) for name, u in zip(family.names, shares.T, strict=True)}
+
+
 def _quantile(x: Tensor, q: float) -> Estimate:
     """A quantile, with the interval between the order statistics that hold it 95 times in 100."""
     x, n = x.double().sort().values, len(x)
@@ -138,11 +147,7 @@ def scoreboard(
     rows = {"valid": Score(*share(fits.valid), float(best.valid.double().mean()))}
     for name, q in (("residual, median", 0.5), ("residual, 90 %", 0.9)):
         rows[name] = Score(*_quantile(fits.residual, q), float(best.residual.quantile(q)))
-    near = fits.params[fits.residual < 0.05]
-    for name, column, low, high in zip(family.names, near.T, family.low, family.high, strict=True):
-        # without one signal that fits there is no law: the distance is then the largest there is
-        missing = Score(1.0, 0.0, float(stats.kstwo.ppf(0.95, len(x))))
-        rows[f"law of {name}"] = ks_uniform((column - low) / (high - low)) if len(near) else missing
+    rows |= {f"law of {name}": score for name, score in laws(fits, family).items()}
     distance, floor = energy_distance(x, real, generator=generator)
     rows["distance"] = Score(*distance, floor)
     if training is not None:

@@ -15,16 +15,15 @@ from ddpm_lib import (
     BenchmarkMorlet,
     FamilyOracle,
     Recipe,
-    Score,
     ancestral,
     even_log_snr,
     fit_family,
-    ks_uniform,
     loss_over_floor,
     sample,
     share,
     train_or_load,
 )
+from ddpm_lib.scores import laws
 from ddpm_lib.store import SHIPPED, card, load, save
 
 BANDS = ((1, 10), (11, 50), (51, 100), (101, 200), (201, 400), (401, 1000))
@@ -37,12 +36,6 @@ def draws(n: int, low: int, high: int, seed: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     x0, _ = BenchmarkMorlet().sample(n, generator)
     return x0, torch.randint(low, high + 1, (n,), generator=generator), torch.randn(x0.shape, generator=generator)
-
-
-def law(fits, family) -> dict[str, Score]:
-    near = fits.params[fits.residual < 0.05]
-    inside = (near - family.low) / (family.high - family.low)
-    return {name: ks_uniform(u) for name, u in zip(family.names, inside.T, strict=True)}
 
 
 def samples(denoiser, n: int, steps: int, seed: int) -> torch.Tensor:
@@ -78,9 +71,9 @@ def table(denoiser) -> list[tuple[str, str]]:
         rows.append((f"loss over floor, t = {low}…{high}", f"{part.value:.3f} ± {part.margin:.3f}"))
     for steps in (20, EVALUATIONS, 100):
         fits = fit_family(samples(denoiser, 2048, steps, 30_001), family)
-        laws = ", ".join(f"{name} {score.value / score.floor:.2f}" for name, score in law(fits, family).items())
+        text = ", ".join(f"{name} {score.value / score.floor:.2f}" for name, score in laws(fits, family).items())
         rows.append((f"valid of 2048, {steps} ancestral steps even in log-SNR", str(share(fits.valid))))
-        rows.append(("… laws: distance over its critical value", laws))
+        rows.append(("… laws: distance over its critical value", text))
         rows.append(("… residual, median and 90 %", f"{fits.residual.median():.4f}, {fits.residual.quantile(0.9):.4f}"))
     return rows
 
