@@ -13,7 +13,7 @@ TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/
 TORCH_LOCKED := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser scores model record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser scores benchmark model record lab lint format lock clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ test-browser: $(STAMP)  ## the tests of the built pages alone
 
 scores: $(STAMP)  ## measure the model that ships: one JSON line
 	$(BIN)/python tools/scores.py
+
+benchmark: $(STAMP)  ## train and sample this library and its peers side by side: a table and a figure
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps denoising-diffusion-pytorch
+	$(BIN)/python benchmarks/compare.py
 
 model: $(STAMP)  ## train the model that ships anew, and write its card
 	$(BIN)/python tools/scores.py --train

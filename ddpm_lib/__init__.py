@@ -23,13 +23,14 @@ from .diffusion import (
     simple,
 )
 from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
+from .grids import even_log_snr, even_steps, karras
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, share
 from .networks import Block, LinearSkip, NoiseLevel, UNet1D
 from .optim import Muon, orthogonal
 from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
 from .quadrature import FamilyOracle
 from .recipes import Recipe, by_linear_error, linear_skip
-from .samplers import ancestral, beta, beta_tilde, ddim, even_log_snr, even_steps, sample
+from .samplers import Memory, ancestral, beta, beta_tilde, ddim, dpmpp_2m, dpmpp_2m_sde, heun, sample, walk
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
 from .scores import Score, Scoreboard, energy_distance, ks_uniform, memorised, scoreboard
 from .signals import BenchmarkMorlet, Family, Finite, Morlet, morlet, report_grid
@@ -66,6 +67,7 @@ __all__ = [
     "L_t",
     "LinearSkip",
     "LitDDPM",
+    "Memory",
     "Morlet",
     "Muon",
     "NoiseLevel",
@@ -91,6 +93,8 @@ __all__ = [
     "cosine",
     "ddim",
     "device",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
     "draw_times",
     "elbo",
     "energy_distance",
@@ -100,6 +104,8 @@ __all__ = [
     "fit_family",
     "fit_gaussian",
     "gaussian_kl",
+    "heun",
+    "karras",
     "ks_uniform",
     "linear",
     "linear_skip",
@@ -126,6 +132,7 @@ __all__ = [
     "stream",
     "train_or_load",
     "vlb",
+    "walk",
 ]
 
 

@@ -60,7 +60,8 @@ class UNet1D(nn.Module):
     The signal is cut into patches, each patch becomes one position of `width` channels. Going down, blocks
     look at ever wider surroundings at half the resolution; going up, the resolution returns and what was
     known at each level is added back (the skips). A length that is no multiple of patch·2^(levels-1) is
-    padded with zeros and cut back.
+    padded with zeros and cut back. Convolutions do not know where they are; one more input channel, from -1 to 1
+    along the signal, tells them (CoordConv, Liu et al. 2018).
 
     Args:
         in_channels, out_channels: channels of the input and of the output.
@@ -70,6 +71,7 @@ class UNet1D(nn.Module):
         patch: samples a patch.
         kernel: positions a convolution sees; odd.
         dim: size of the embedding of the noise level.
+        position: whether the network is told where along the signal it is; False for data without a fixed place.
 
     >>> net = UNet1D()
     >>> net(torch.randn(2, 1, 127), torch.zeros(2)).shape
@@ -86,13 +88,14 @@ class UNet1D(nn.Module):
         patch: int = 4,
         kernel: int = 3,
         dim: int = 128,
+        position: bool = True,
     ):
         super().__init__()
         if kernel % 2 == 0 or min(in_channels, out_channels, width, levels, blocks, patch, kernel, dim) < 1:
             raise ValueError("Every size of a UNet1D must be at least 1 and the kernel odd.")
-        self.in_channels, self.multiple = in_channels, patch * 2 ** (levels - 1)
+        self.in_channels, self.position, self.multiple = in_channels, position, patch * 2 ** (levels - 1)
         self.noise_level = NoiseLevel(dim)
-        self.patches = nn.Conv1d(in_channels, width, patch, stride=patch)
+        self.patches = nn.Conv1d(in_channels + position, width, patch, stride=patch)
         self.down = nn.ModuleList(_stack(blocks, width, kernel, dim) for _ in range(levels))
         self.shrink = nn.ModuleList(nn.Conv1d(width, width, 2, stride=2) for _ in range(levels - 1))
         self.grow = nn.ModuleList(nn.ConvTranspose1d(width, width, 2, stride=2) for _ in range(levels - 1))
@@ -108,6 +111,9 @@ class UNet1D(nn.Module):
         if x.ndim != 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"UNet1D needs x of shape (B, {self.in_channels}, L), got {tuple(x.shape)}.")
         length = x.shape[-1]
+        if self.position:
+            where = torch.linspace(-1, 1, length, dtype=x.dtype, device=x.device)
+            x = torch.cat([x, where.expand(len(x), 1, length)], 1)
         emb = self.noise_level(log_snr)
         h = self.patches(F.pad(x, (0, -length % self.multiple)))
         skips = []

@@ -25,7 +25,7 @@ __all__ = ["Recipe", "by_linear_error", "linear_skip"]
 BATCHES, COVARIANCE = 0, 1  # purposes of the random streams of one seed
 
 
-def linear_skip(family: Family | Finite, seed: int = 0, n: int = 50_000, **sizes: int) -> LinearSkip:
+def linear_skip(family: Family | Finite, seed: int = 0, n: int = 50_000, **sizes: Any) -> LinearSkip:
     """The network of the book: a `UNet1D` around the linear denoiser, whose covariance comes from n signals.
 
     Args:
@@ -75,7 +75,7 @@ class Recipe:
     network: Callable[[Any, int], nn.Module] = linear_skip
     parametrisation: Parametrisation = field(default_factory=Eps)
     density: Callable[[nn.Module, Schedule], Tensor | None] = by_linear_error
-    steps: int = 1900
+    steps: int = 2200
     batch: int = 128
     lr: float = 2e-3
     kernel_lr: float = 0.02

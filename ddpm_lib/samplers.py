@@ -1,7 +1,8 @@
 """From noise to signals: one loop, many steps (chapter 10).
 
 A step takes x_t to x_s for any 0 ≤ s < t. It is a function (denoiser, xt, t, s, noise) → xs, so a new sampler
-is one function, and the loop stays the same.
+is one function, and the loop stays the same. A step that looks back finds the last answer in the denoiser that the
+loop hands it, a `Memory`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,28 @@ from torch import Tensor
 
 from .checks import check_signals
 from .diffusion import Prediction, q_posterior
+from .grids import even_log_snr
 from .schedules import Schedule
 
-__all__ = ["ancestral", "beta", "beta_tilde", "ddim", "even_log_snr", "even_steps", "sample"]
+__all__ = [
+    "Memory",
+    "ancestral",
+    "beta",
+    "beta_tilde",
+    "ddim",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "heun",
+    "sample",
+    "walk",
+]
 
 Denoise = Callable[..., Prediction]
 Step = Callable[[Denoise, Tensor, float, float, Tensor], Tensor]
 Variance = Callable[[Schedule, float, float], Tensor]
+
+TILT = 0.3
+"""Of the grid that `sample` lays out by itself: chapter 18 compares it with others."""
 
 
 def beta_tilde(schedule: Schedule, t: float, s: float) -> Tensor:
@@ -57,49 +73,101 @@ def ddim(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, eta: 
 
     eta = 0 adds no noise; eta = 1 has the law of `ancestral` with β̃. Arguments as there.
     """
+    return _towards(denoiser(xt, t).x0, denoiser.schedule, xt, t, s, noise, eta)  # type: ignore[attr-defined]
+
+
+def _towards(x0: Tensor, schedule: Schedule, xt: Tensor, t: float, s: float, noise: Tensor, eta: float) -> Tensor:
+    """DDIM's step for a given estimate of x_0, and the ε̂ that belongs to it."""
     if eta < 0:
         raise ValueError(f"eta must not be negative, got {eta}.")
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    x0, eps = denoiser(xt, t)
-    noise_s = -torch.expm1(schedule.log_alpha_bar(s))
+    noise_t, noise_s = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (t, s))
     var = eta**2 * beta_tilde(schedule, t, s)
     if var > noise_s:
         raise ValueError(f"eta = {eta} asks for more noise at t = {s} than there is: use eta <= 1.")
-    a, kept, added = (v.sqrt().to(xt.dtype) for v in (1 - noise_s, noise_s - var, var))
-    return a * x0 + kept * eps + added * noise
+    # x_s = a·x̂_0 + keep·x_t + add·z, written so that x_t and x̂_0 are never subtracted
+    keep = ((noise_s - var) / noise_t).sqrt()
+    a = (1 - noise_s).sqrt() - keep * (1 - noise_t).sqrt()
+    a, keep, add = (v.to(xt.dtype) for v in (a, keep, var.sqrt()))
+    return a * x0 + keep * xt + add * noise
 
 
-def even_steps(schedule: Schedule, steps: int) -> list[float]:
-    """Times T > … > 0 at equal distances, rounded to whole steps: steps + 1 of them."""
-    return [float(t) for t in torch.linspace(schedule.T, 0, _checked(steps, schedule) + 1).round()]
+class Memory:
+    """A denoiser that keeps its last answer, for solvers that look back, and counts how often it was asked.
+
+    Attributes:
+        last: (t, x̂_0) of the last evaluation; None before the first.
+        evaluations: their number.
+    """
+
+    def __init__(self, denoiser: Denoise):
+        self.denoiser, self.schedule = denoiser, denoiser.schedule  # type: ignore[attr-defined]
+        self.last: tuple[float, Tensor] | None = None
+        self.evaluations = 0
+
+    def __call__(self, xt: Tensor, t: float) -> Prediction:
+        prediction = self.denoiser(xt, t)
+        self.last, self.evaluations = (t, prediction.x0), self.evaluations + 1
+        return prediction
 
 
-def even_log_snr(schedule: Schedule, steps: int) -> list[float]:
-    """Times T > … > 1 at equal distances in log-SNR (real numbers), then 0: steps + 1 of them."""
-    ends = schedule.log_snr(torch.tensor([schedule.T, 1]))
-    grid = torch.linspace(ends[0].item(), ends[1].item(), _checked(steps, schedule), dtype=torch.float64)
-    return [float(schedule.T), *schedule.at_log_snr(grid[1:]).tolist(), 0.0]
+def dpmpp_2m(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, eta: float = 0.0) -> Tensor:
+    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2: `ddim` towards an x̂_0 halfway ahead.
+
+    x̂_0 moves along a line over λ = log(√ᾱ/√(1-ᾱ)), through its last two values, and counts as it is in the
+    middle of the step. The first step, and the one to s = 0 which is infinitely long in λ, take x̂_0 as it is.
+    One evaluation a step. Arguments as for `ddim`.
+    """
+    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    before: tuple[float, Tensor] | None = getattr(denoiser, "last", None)
+    x0 = denoiser(xt, t).x0
+    if before is not None and s > 0:
+        was, now, then = (float(schedule.log_snr(v)) for v in (before[0], t, s))
+        x0 = x0 + (x0 - before[1]) * ((then - now) / (now - was) / 2)
+    return _towards(x0, schedule, xt, t, s, noise, eta)
 
 
-def _checked(steps: int, schedule: Schedule) -> int:
-    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= schedule.T:
-        raise ValueError(f"The number of sampling steps must be an integer from 1 to T = {schedule.T}, got {steps!r}.")
-    return steps
+def dpmpp_2m_sde(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor) -> Tensor:
+    """SDE-DPM-Solver++(2M) of Lu et al. 2022: `dpmpp_2m` with the noise of `ancestral`, one evaluation a step."""
+    return dpmpp_2m(denoiser, xt, t, s, noise, eta=1.0)
+
+
+def heun(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor) -> Tensor:
+    """Heun's second order step of the probability flow, Karras et al. 2022, algorithm 1: two evaluations a step.
+
+    In x/√ᾱ over σ = √((1-ᾱ)/ᾱ) the flow is dx/dσ = ε̂: go along ε̂(t) to s (`ddim`), then along the mean of
+    ε̂(t) and ε̂(s). The step to s = 0 is `ddim` alone.
+    """
+    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    eps = denoiser(xt, t).eps
+    (a_t, sigma_t), (a_s, sigma_s) = ((schedule.alpha_bar(v).sqrt(), (-schedule.log_snr(v) / 2).exp()) for v in (t, s))
+    scale, along = ((a_s / a_t).to(xt.dtype), (a_s * (sigma_s - sigma_t)).to(xt.dtype))
+    xs = scale * xt + along * eps
+    if s == 0:
+        return xs
+    return scale * xt + along * (eps + denoiser(xs, s).eps) / 2
 
 
 @torch.no_grad()
-def _path(denoiser: Denoise, x: Tensor, times: list[float], step: Step, draw: Callable[[], Tensor]) -> Iterator[Tensor]:
+def walk(
+    denoiser: Denoise, x: Tensor, times: Sequence[float], step: Step, draw: Callable[[], Tensor]
+) -> Iterator[Tensor]:
+    """The loop: from x at the first of the times to the last, and yield every state. `sample` checks and calls it.
+
+    Args:
+        draw: gives the noise of each step, of the shape of x.
+    """
     yield x
+    memory = Memory(denoiser)
     for t, s in pairwise(times):
-        x = step(denoiser, x, t, s, draw())
+        x = step(memory, x, t, s, draw())
         yield x
 
 
 def sample(
     denoiser: Denoise,
     shape: tuple[int, int, int],
-    steps: int | Sequence[float] | None = None,
-    step: Step = ancestral,
+    steps: int | Sequence[float] = 20,
+    step: Step = dpmpp_2m_sde,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     start: Tensor | None = None,
@@ -111,9 +179,9 @@ def sample(
     Args:
         denoiser: a `Denoiser` or an oracle, with a ``schedule``.
         shape: (B, C, L).
-        steps: their number, evenly spaced over t; or the times themselves, falling from T to 0; all T where
-            it is not given.
-        step: `ancestral`, `ddim` or your own; fix its options with `functools.partial`.
+        steps: their number, spaced over log-SNR as `even_log_snr` does with a tilt of `TILT`; or the times
+            themselves, falling from T to 0.
+        step: `dpmpp_2m_sde`, `ancestral`, … or your own; fix its options with `functools.partial`.
         generator: a CPU generator: the same noise on every device.
         device: where to run.
         start: (B, C, L), the state at the first of the times; pure noise where it is not given.
@@ -131,8 +199,8 @@ def sample(
     (10, torch.Size([2, 1, 4]))
     """
     schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    if steps is None or isinstance(steps, int):
-        times = even_steps(schedule, schedule.T if steps is None else steps)
+    if isinstance(steps, int):
+        times = even_log_snr(schedule, steps, TILT)
     else:
         times = [float(t) for t in steps]
         falling = all(t > s for t, s in pairwise(times))
@@ -145,7 +213,7 @@ def sample(
     if start is not None and check_signals(start, "start").shape != torch.Size(shape):
         raise ValueError(f"start must have the shape that is asked for, {tuple(shape)}, got {tuple(start.shape)}.")
     # not a generator itself, so that bad input is told at the call and not at the first step
-    return _path(denoiser, draw() if start is None else start.to(device), times, step, draw)
+    return walk(denoiser, draw() if start is None else start.to(device), times, step, draw)
 
 
-ALL: tuple[Step, ...] = (ancestral, ddim)
+ALL: tuple[Step, ...] = (ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun)

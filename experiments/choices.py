@@ -20,9 +20,13 @@ from ddpm_lib import (
     Recipe,
     UNet1D,
     fit,
+    fit_family,
     linear_skip,
     loss_over_floor,
+    sample,
+    share,
 )
+from ddpm_lib.scores import laws
 
 TABLE = Path(__file__).with_name("choices.csv")
 BASE = Recipe(steps=750)
@@ -62,12 +66,13 @@ CHOICES = {
     "t drawn uniformly": replace(BASE, density=uniform),
     "t drawn by the error alone": replace(BASE, density=by_error),
     "AdamW for the kernels too": AdamW(steps=750),
+    "not told where along the signal": replace(BASE, network=partial(linear_skip, position=False)),
     "width 48, 2 blocks, kernel 5": replace(BASE, network=partial(linear_skip, width=48, blocks=2, kernel=5)),
 }
 
 
 def row(name: str, seed: int) -> dict[str, str]:
-    """Train one recipe and measure it on fresh signals, over all t and at t ≤ 10."""
+    """Train one recipe and measure it on fresh signals, over all t and at t ≤ 10, and on 4096 of its samples."""
     recipe = replace(CHOICES[name], seed=seed)
     denoiser = fit(recipe).denoiser
     generator = torch.Generator().manual_seed(40_001)
@@ -78,6 +83,8 @@ def row(name: str, seed: int) -> dict[str, str]:
         t = torch.randint(low, high + 1, (4096,), generator=generator)
         return loss_over_floor(denoiser, exact, x0, t, torch.randn(x0.shape, generator=generator)).value
 
+    *_, samples = sample(denoiser, (4096, 1, recipe.family.length), generator=generator)
+    fits = fit_family(samples, recipe.family)
     skip = denoiser.network
     unet = skip.network if isinstance(skip, LinearSkip) else skip
     return {
@@ -86,6 +93,8 @@ def row(name: str, seed: int) -> dict[str, str]:
         "weights": str(sum(p.numel() for p in unet.parameters())),
         "ratio": f"{ratio(1, 1000):.4f}",
         "ratio_to_10": f"{ratio(1, 10):.3f}",
+        "valid": f"{share(fits.valid).value:.4f}",
+        **{f"law_{name}": f"{score.value / score.floor:.2f}" for name, score in laws(fits, recipe.family).items()},
     }
 
 

@@ -51,6 +51,22 @@ each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 each_chapter = pytest.mark.parametrize("file", CHAPTERS, ids=lambda file: file.stem)
 
 
+FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|<[^>]*>|^#.*$|sec(?:tions?|\.) [\d. to]+", re.S | re.M)
+FIGURE = re.compile(r"(?<![\w.,–-])(?:\d+\.\d+|\d+(?:\.\d+)?(?= ?%))(?![\w])")  # decimals and percentages
+SAID_ONCE = {"95": "the intervals of the book", "5": "the definition of valid", "0.051": "printed by the report"}
+
+
+@each_chapter
+def test_figures_in_the_prose_come_from_a_cell(file):
+    """Every decimal and every percentage of the text stands in the code or in an output of the same chapter."""
+    told = " ".join(source(cell) + json.dumps(cell["outputs"], ensure_ascii=False) for cell in code_cells(file))
+    known = {number for number in re.findall(r"\d+(?:\.\d+)?", told)}
+    known |= {f"{float(number) * 100:g}" for number in known if "." in number}
+    for text in markdown(file):
+        for figure in FIGURE.findall(FORMULA.sub(" ", text)):
+            assert figure in known or figure in SAID_ONCE, f"{figure} is in the text and in no cell: {text[:200]}"
+
+
 def test_toc_names_the_notebooks_that_exist():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     named = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]

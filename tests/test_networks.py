@@ -73,11 +73,21 @@ def test_the_noise_level_matters_and_nothing_else_does(kind):
 
 
 def test_an_odd_length_is_a_padded_one_that_is_cut():
-    network = make(UNet1D, **SIZES)  # cuts into multiples of 16
+    network = make(UNet1D, **SIZES, position=False)  # cuts into multiples of 16
     for length in (1, 15, 17, 127):
         x = noise(2, 1, length)
         padded = torch.cat([x, torch.zeros(2, 1, -length % 16)], 2)
         assert torch.equal(network(x, torch.ones(2)), network(padded, torch.ones(2))[..., :length])
+
+
+@pytest.mark.parametrize("length", [1, 15, 64, 127])
+def test_it_is_told_where_along_the_signal_it_is(length):
+    """A network that is told is one that is not, with one channel more: from -1 to 1 over the signal, at any length."""
+    told, untold = make(UNet1D, **SIZES), UNet1D(2, 1, **SIZES, position=False)
+    untold.load_state_dict(told.state_dict())
+    x = noise(2, 1, length)
+    where = torch.linspace(-1, 1, length).expand(2, 1, -1)
+    assert torch.equal(told(x, torch.ones(2)), untold(torch.cat([x, where], 1), torch.ones(2)))
 
 
 def test_what_was_known_at_each_level_comes_back():

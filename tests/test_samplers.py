@@ -16,15 +16,20 @@ from ddpm_lib import (
     ancestral,
     cosine,
     ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
     even_log_snr,
     even_steps,
+    grids,
+    heun,
     linear,
     q_posterior,
     sample,
     samplers,
     schedules,
+    walk,
 )
-from ddpm_lib.samplers import beta, beta_tilde
+from ddpm_lib.samplers import TILT, Memory, beta, beta_tilde
 
 DOUBLE = torch.float64
 every = pytest.mark.parametrize("step", samplers.ALL, ids=[s.__name__ for s in samplers.ALL])
@@ -44,21 +49,21 @@ def bent(schedule):
 
 
 def law(step, denoiser, times=None):
-    """Mean and standard deviation of x_0 from x_T ~ N(0, 1), for a step that is affine in x and in its noise.
+    """Mean and standard deviation of x_0 from x_T ~ N(0, 1), for a sampler that is affine in x_T and in its noises.
 
-    Each step is evaluated at four points, which give its offset, its slope in x, its slope in the noise,
-    and whether it is affine at all. On Gaussian data with the exact denoiser it must be.
+    With the exact denoiser of Gaussian data it must be. So a batch of paths tells all: the first has zeros only, each
+    of the others has a single 1, at x_T or in the noise of one step; the last checks that the sampler is affine.
     """
-    mean, var = 0.0, 1.0
     times = list(range(denoiser.schedule.T, -1, -1)) if times is None else times
-    x = torch.tensor([0.0, 1.0, 0.0, -2.0], dtype=DOUBLE).view(-1, 1, 1)
-    z = torch.tensor([0.0, 0.0, 1.0, 3.0], dtype=DOUBLE).view(-1, 1, 1)
-    for t, s in pairwise(times):
-        offset, at_x, at_z, check = step(denoiser, x, t, s, z).flatten().tolist()
-        slope, sigma = at_x - offset, at_z - offset
-        assert check == pytest.approx(offset - 2 * slope + 3 * sigma, rel=1e-6, abs=1e-9)
-        mean, var = offset + slope * mean, slope**2 * var + sigma**2
-    return mean, math.sqrt(var)
+    n = len(times)
+    given = torch.zeros(n + 2, n, dtype=DOUBLE)  # (paths, x_T and the noises of the n - 1 steps)
+    given[1:-1] = torch.eye(n)
+    given[-1] = noise(n)
+    draws = iter(given.T.view(n, -1, 1, 1))
+    *_, x = walk(denoiser, next(draws), times, step, lambda: next(draws))
+    offset, slopes, check = x[0].item(), x[1:-1].flatten() - x[0].item(), x[-1].item()
+    assert check == pytest.approx(offset + float(slopes @ given[-1]), rel=1e-6, abs=1e-9 * float(slopes.norm()))
+    return offset, float(slopes.norm())
 
 
 def is_right(found):
@@ -183,15 +188,32 @@ def test_an_unscaled_schedule_starts_from_the_wrong_law(T, expected):
 
 
 @every
-@pytest.mark.parametrize("grid", [even_steps, even_log_snr], ids=lambda g: g.__name__)
+@pytest.mark.parametrize("grid", [*grids.ALL, partial(even_log_snr, tilt=TILT)], ids=str)
 def test_more_steps_come_closer(step, grid):
-    """The mean is right at any number of steps; the spread comes from below and gets there."""
+    """The mean is right at any number of steps; the spread gets there."""
     errors = []
-    for steps in (10, 40, 160, 640):
+    for steps in (20, 40, 160, 640):
         mean, std = law(step, toy(), grid(HO, steps))
         assert mean == pytest.approx(0.5, abs=0.01)
         errors.append(abs(std - 0.25))
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.007
+    assert all(after < max(before, 5e-4) for before, after in pairwise(errors)) and errors[-1] < 0.007
+
+
+@pytest.mark.parametrize(
+    ("step", "order"), [(ancestral, 1), (ddim, 1), (dpmpp_2m, 2), (heun, 2)], ids=lambda v: getattr(v, "__name__", v)
+)
+def test_the_order_of_a_step(step, order):
+    """Twice the steps, 2^order times closer. Up to t = 1: the last step, to t = 0, is of first order for all."""
+    truth = law(heun, toy(), even_log_snr(HO, 1000)[:-1])[1]
+    coarse, fine = (abs(law(step, toy(), even_log_snr(HO, steps)[:-1])[1] - truth) for steps in (61, 121))
+    assert order - 0.3 < math.log2(coarse / fine) < order + 0.3
+
+
+def test_the_law_of_twenty_evaluations():
+    """Extrapolation is worth an order of magnitude, with noise and without."""
+    off = {step: abs(law(step, toy(), even_log_snr(HO, 20, TILT))[1] - 0.25) for step in samplers.ALL}
+    assert off[dpmpp_2m] < 0.05 * off[ddim]
+    assert off[dpmpp_2m_sde] < 0.1 * off[ancestral]
 
 
 # --- against each other -------------------------------------------------------------------------------
@@ -242,6 +264,72 @@ def test_the_step_to_0_returns_the_estimate_of_the_signal(step, t):
     assert_close(ancestral(denoiser, xt, t, 0, z, variance=beta), denoiser(xt, t).x0, rtol=1e-9, atol=1e-9)
 
 
+def test_the_extrapolating_steps_by_hand():
+    """Lu et al. 2022, algorithm 2, line 9: D = (1 + 1/2r)·x̂(t_i) - 1/2r·x̂(t_{i-1}), in their own symbols."""
+    denoiser, x, z = bent(HO), noise(2, 1, 3), noise(2, 1, 3, seed=1)
+    before, t, s = 700.5, 400.0, 210.25
+
+    def lam(v):
+        return 0.5 * float(HO.log_snr(v))
+
+    memory = Memory(denoiser)
+    earlier = memory(noise(2, 1, 3, seed=2), before).x0
+    x0 = denoiser(x, t).x0
+    h, r = lam(s) - lam(t), (lam(t) - lam(before)) / (lam(s) - lam(t))
+    d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * earlier
+    (a_s, sigma_s), (_, sigma_t) = (
+        (float(HO.alpha_bar(v)) ** 0.5, (1 - float(HO.alpha_bar(v))) ** 0.5) for v in (s, t)
+    )
+    expected = sigma_s / sigma_t * x - a_s * math.expm1(-h) * d
+    assert_close(dpmpp_2m(memory, x, t, s, z), expected, rtol=1e-9, atol=1e-9)
+    memory = Memory(denoiser)
+    memory(noise(2, 1, 3, seed=2), before)
+    expected = (
+        sigma_s / sigma_t * math.exp(-h) * x
+        - a_s * math.expm1(-2 * h) * d
+        + sigma_s * math.sqrt(-math.expm1(-2 * h)) * z
+    )
+    assert_close(dpmpp_2m_sde(memory, x, t, s, z), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_heun_by_hand():
+    """Karras et al. 2022, algorithm 1, for s(t) = √ᾱ, σ(t) = √((1-ᾱ)/ᾱ), in x/s."""
+    denoiser, x, t, s = bent(HO), noise(2, 1, 3), 400.0, 210.25
+    a_t, a_s = (float(HO.alpha_bar(v)) ** 0.5 for v in (t, s))
+    sigma_t, sigma_s = (math.sqrt(1 / a**2 - 1) for a in (a_t, a_s))
+    here = (x / a_t - denoiser(x, t).x0) / sigma_t
+    euler = x / a_t + (sigma_s - sigma_t) * here
+    assert_close(ddim(denoiser, x, t, s, x), a_s * euler, rtol=1e-9, atol=1e-9)
+    there = (euler - denoiser(a_s * euler, s).x0) / sigma_s
+    assert_close(
+        heun(denoiser, x, t, s, x), a_s * (x / a_t + (sigma_s - sigma_t) * (here + there) / 2), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_the_first_step_has_nothing_to_look_back_on():
+    denoiser, x, z = bent(HO), noise(2, 1, 3), noise(2, 1, 3, seed=1)
+    for asked in (denoiser, Memory(denoiser)):
+        assert torch.equal(dpmpp_2m(asked, x, 400, 200, z), ddim(denoiser, x, 400, 200, z))
+    assert_close(dpmpp_2m_sde(denoiser, x, 400, 200, z), ancestral(denoiser, x, 400, 200, z), rtol=1e-9, atol=1e-9)
+    with_past = Memory(denoiser)
+    with_past(x, 600)
+    assert not torch.allclose(dpmpp_2m(with_past, x, 400, 200, z), ddim(denoiser, x, 400, 200, z))
+
+
+@pytest.mark.parametrize(("step", "evaluations"), [(ancestral, 7), (dpmpp_2m_sde, 7), (heun, 13)])
+def test_evaluations_are_counted(step, evaluations):
+    """Heun asks twice, but for the step to 0."""
+    seen = []
+
+    def spy(denoiser, *args):
+        seen.append(denoiser)
+        return step(denoiser, *args)
+
+    list(sample(toy().float(), (2, 1, 1), 7, spy, rng()))
+    assert seen[-1].evaluations == evaluations and seen[-1].last[0] == pytest.approx(1)
+    assert len(set(map(id, seen))) == 1
+
+
 # --- against diffusers --------------------------------------------------------------------------------
 
 
@@ -288,18 +376,42 @@ def test_ddim_is_the_step_of_diffusers(eta, steps):
         assert_close(found, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("steps", [5, 20, 100])
+@pytest.mark.parametrize("step", [dpmpp_2m, dpmpp_2m_sde])
+def test_dpm_solver_is_that_of_diffusers(step, steps):
+    """A whole path, because these steps look back."""
+    diffusers = pytest.importorskip("diffusers")
+    kind = "sde-dpmsolver++" if step is dpmpp_2m_sde else "dpmsolver++"
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", algorithm_type=kind,
+        solver_order=2, solver_type="midpoint", final_sigmas_type="zero", timestep_spacing="linspace",
+        lower_order_final=False, euler_at_final=True,
+    )  # fmt: skip
+    scheduler.set_timesteps(steps)
+    whole = HO.alpha_bar(torch.arange(1, 1001))
+    times = [k + 1 for k in scheduler.timesteps.tolist()]
+    scheduler.sigmas = torch.cat([((1 - whole) / whole).sqrt()[torch.tensor(times) - 1], torch.zeros(1, dtype=DOUBLE)])
+    denoiser = bent(HO)
+    x = noise(2, 1, 5)
+    ours = list(walk(denoiser, x, [*times, 0], step, iter([noise(2, 1, 5, seed=k) for k in times]).__next__))
+    for k, found in zip(times, ours[1:], strict=True):
+        z = noise(2, 1, 5, seed=k)
+        x = scheduler.step(denoiser(x, k).eps, k - 1, x, variance_noise=z).prev_sample
+        assert_close(found, x.double(), rtol=1e-5, atol=1e-5 * float(x.abs().max()))
+
+
 # --- the loop -----------------------------------------------------------------------------------------
 
 
 @every
 @shipped
-@pytest.mark.parametrize("steps", [1, 7, None])
+@pytest.mark.parametrize("steps", [1, 7, 20])
 def test_a_path(step, make, steps):
     schedule = make(20)
     denoiser = toy(schedule=schedule)
     denoiser.float()
     path = list(sample(denoiser, (3, 1, 1), steps=steps, step=step, generator=rng()))
-    assert len(path) == (steps or 20) + 1
+    assert len(path) == steps + 1
     assert all(x.shape == (3, 1, 1) and x.dtype == torch.float32 and x.isfinite().all() for x in path)
     assert torch.equal(path[0], torch.randn(3, 1, 1, generator=rng()))
     assert not any(x.requires_grad for x in path)
@@ -324,15 +436,15 @@ def test_the_path_is_made_of_the_steps():
         assert torch.equal(y, ancestral(denoiser, x, t, s, z))
 
 
-def test_a_number_of_steps_means_even_steps():
-    runs = [list(sample(toy().float(), (2, 1, 1), steps=s, generator=rng())) for s in (8, even_steps(HO, 8))]
+def test_a_number_of_steps_means_the_grid_of_the_library():
+    runs = [list(sample(toy().float(), (2, 1, 1), steps=s, generator=rng())) for s in (8, even_log_snr(HO, 8, TILT))]
     assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
 
 
 def test_samples_have_the_law_that_the_recursion_says():
     times = even_steps(HO, 50)
     mean, std = law(ancestral, toy(), times)
-    *_, x0 = sample(toy().float(), (20_000, 1, 1), steps=times, generator=rng())
+    *_, x0 = sample(toy().float(), (20_000, 1, 1), times, ancestral, rng())
     assert_mean(x0, mean)
     assert_mean((x0 - mean).square(), std**2)
 
