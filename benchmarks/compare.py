@@ -4,11 +4,12 @@
     python benchmarks/compare.py --print     # shows the rows that are there
 
 Every row runs in a process of its own and is written to results.jsonl when it is done, so a run that was stopped goes
-on where it was. Rows of other versions of the code are not used; delete the file to begin anew.
+on where it was. Rows of another recipe or version are not used; delete the file to begin anew.
 """
 
 import argparse
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -25,7 +26,8 @@ import matplotlib.pyplot as plt
 import torch
 from contenders import ALL, SCHEDULE, Judged
 
-from ddpm_lib import BenchmarkMorlet, FamilyOracle, Morlet, fit_family, loss_over_floor, scoreboard, share
+import ddpm_lib
+from ddpm_lib import BenchmarkMorlet, FamilyOracle, Morlet, Recipe, fit_family, loss_over_floor, scoreboard, share
 from ddpm_lib.scores import laws
 
 HERE = Path(__file__).resolve().parent
@@ -126,13 +128,17 @@ def sampled_row(row, path):
 # --- which rows, and their keeping ------------------------------------------------------------------------
 
 
+@functools.cache
+def ours():
+    """What our rows depend on beside the contenders."""
+    return ddpm_lib.__version__ + Recipe().fingerprint()
+
+
 def key(row):
-    """Digits that change with what a row asks for, and with the code and the versions that answer."""
+    """Digits that change with what a row asks for, with the contenders, and with our recipe and version."""
     code = (HERE / "contenders.py").read_text()
     if row["contender"] == OURS:
-        from ddpm_lib import Recipe
-
-        code += Recipe().key()
+        code += ours()
     return hashlib.sha256((json.dumps(row, sort_keys=True) + code).encode()).hexdigest()[:12]
 
 

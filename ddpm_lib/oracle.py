@@ -21,18 +21,20 @@ class Wiener(nn.Module):
     """The best linear denoiser of data with this mean and covariance; exact where the data are Gaussian.
 
     With x_0 ~ (m, Σ = UΛUᵀ) the estimate is x̂_0 = m + U·√ᾱΛ/(ᾱΛ + 1-ᾱ)·Uᵀ(x_t - √ᾱ·m). Only the
-    directions that hold more than 1e-8 of the greatest power are kept.
+    directions that hold more than 1e-8 of the greatest power are kept, and no more than `rank`: a table of a long
+    signal's covariance would be larger than the network beside it. The rest is taken for the mean.
 
     Args:
         mean: (C, L).
         cov: (C·L, C·L), symmetric and positive semi-definite.
+        rank: the greatest number of directions.
     """
 
     mean: Tensor
     basis: Tensor
     power: Tensor
 
-    def __init__(self, mean: Tensor, cov: Tensor):
+    def __init__(self, mean: Tensor, cov: Tensor, rank: int = 256):
         super().__init__()
         n = mean.numel()
         if mean.ndim != 2 or cov.shape != (n, n):
@@ -42,6 +44,7 @@ class Wiener(nn.Module):
             )
         power, basis = torch.linalg.eigh(cov.double())
         keep = power > 1e-8 * power[-1]
+        keep[: max(0, n - rank)] = False  # eigh sorts from small to large
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis[:, keep].to(mean.dtype).contiguous())
         self.register_buffer("power", power[keep].to(mean.dtype))

@@ -49,6 +49,16 @@ def exact():
     return FamilyOracle(FAMILY, HO)
 
 
+def test_a_long_signal_keeps_its_strongest_directions_only():
+    power = torch.linspace(0.1, 3, 20, dtype=torch.float64)
+    few = Wiener(torch.zeros(1, 20, dtype=torch.float64), torch.diag(power), rank=5)
+    assert torch.equal(few.power, power[-5:]) and few.basis.shape == (20, 5)
+    xt, a, s = torch.ones(1, 1, 20, dtype=torch.float64), torch.full((1, 1, 1), 0.8), torch.full((1, 1, 1), 0.6)
+    x0 = few(xt, a.double(), s.double()).x0.flatten()
+    torch.testing.assert_close(x0[-5:], (0.8 * power / (0.64 * power + 0.36))[-5:], rtol=1e-6, atol=0)
+    assert x0[:15].abs().max() < 1e-12  # taken for the mean, which is 0
+
+
 # --- Gaussian data ------------------------------------------------------------------------------------
 
 
