@@ -24,7 +24,7 @@ from .diffusion import (
 )
 from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
 from .grids import even_log_snr, even_steps, karras
-from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, share
+from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
 from .networks import Block, LinearSkip, NoiseLevel, UNet1D
 from .optim import Muon, orthogonal
 from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
@@ -118,6 +118,7 @@ __all__ = [
     "min_snr",
     "morlet",
     "orthogonal",
+    "predicted_noise",
     "q_posterior",
     "q_sample",
     "q_step",

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_signals
+from .checks import check_signals, same_shape
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
 from .signals import Family
 
-__all__ = ["Estimate", "FittedSignals", "fit_family", "loss_over_floor", "mean_loss", "share"]
+__all__ = ["Estimate", "FittedSignals", "fit_family", "loss_over_floor", "mean_loss", "predicted_noise", "share"]
 
 
 class Estimate(NamedTuple):
@@ -42,19 +42,20 @@ def share(hits: Tensor) -> Estimate:
 
 
 @torch.no_grad()
-def _in_chunks(denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
+def predicted_noise(denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
+    """ε̂ of signals xt (n, C, L) at times t (n,), asked in chunks that fit into memory."""
     return torch.cat([denoiser(x, u).eps for x, u in zip(xt.split(chunk), t.split(chunk), strict=True)])
 
 
 def mean_loss(denoiser: Callable[..., Prediction], x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
     """L_simple ‖ε - ε̂‖² a sample over given signals (n, C, L), times (n,) and noise, with its interval."""
     schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    return _mean((eps - _in_chunks(denoiser, q_sample(x0, t, eps, schedule), t)).square().mean((1, 2)))
+    return _mean((eps - predicted_noise(denoiser, q_sample(x0, t, eps, schedule), t)).square().mean((1, 2)))
 
 
 def loss_over_floor(
     denoiser: Callable[..., Prediction],
-    oracle: Callable[..., Prediction],
+    oracle: Callable[..., Prediction] | Tensor,
     x0: Tensor,
     t: Tensor,
     eps: Tensor,
@@ -66,13 +67,15 @@ def loss_over_floor(
 
     Args:
         denoiser: what is measured; has a ``schedule``.
-        oracle: the exact denoiser of the law that x0 was drawn from.
+        oracle: the exact denoiser of the law that x0 was drawn from; or its ε* (n, C, L) on these very signals, where
+            many denoisers are held against one answer.
         x0, eps: (n, C, L), fresh. t: (n,), 1…T.
     """
     schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
     xt = q_sample(x0, t, eps, schedule)
-    exact = _in_chunks(oracle, xt, t)
-    excess = (_in_chunks(denoiser, xt, t) - exact).square().mean((1, 2)).double()
+    exact = oracle if isinstance(oracle, Tensor) else predicted_noise(oracle, xt, t)
+    same_shape(x0, exact, "x0 and the oracle's noise")
+    excess = (predicted_noise(denoiser, xt, t) - exact).square().mean((1, 2)).double()
     floor = (eps - exact).square().mean((1, 2)).double()
     ratio = excess.mean() / floor.mean()
     # the ratio of two means, to first order: the spread of excess - ratio·floor

@@ -72,6 +72,7 @@ class UNet1D(nn.Module):
         kernel: positions a convolution sees; odd.
         dim: size of the embedding of the noise level.
         position: whether the network is told where along the signal it is; False for data without a fixed place.
+        bridges: whether the way up gets back what was known on the way down; False only to see what that is worth.
 
     >>> net = UNet1D()
     >>> net(torch.randn(2, 1, 127), torch.zeros(2)).shape
@@ -89,11 +90,13 @@ class UNet1D(nn.Module):
         kernel: int = 3,
         dim: int = 128,
         position: bool = True,
+        bridges: bool = True,
     ):
         super().__init__()
         if kernel % 2 == 0 or min(in_channels, out_channels, width, levels, blocks, patch, kernel, dim) < 1:
             raise ValueError("Every size of a UNet1D must be at least 1 and the kernel odd.")
-        self.in_channels, self.position, self.multiple = in_channels, position, patch * 2 ** (levels - 1)
+        self.in_channels, self.position, self.bridges = in_channels, position, bridges
+        self.multiple = patch * 2 ** (levels - 1)
         self.noise_level = NoiseLevel(dim)
         self.patches = nn.Conv1d(in_channels + position, width, patch, stride=patch)
         self.down = nn.ModuleList(_stack(blocks, width, kernel, dim) for _ in range(levels))
@@ -103,6 +106,10 @@ class UNet1D(nn.Module):
         self.samples = nn.ConvTranspose1d(width, out_channels, patch, stride=patch)
         for p in self.samples.parameters():
             nn.init.zeros_(p)
+
+    def extra_repr(self) -> str:
+        """What the layers do not show: a recipe is told from another by how its network prints."""
+        return "" if self.bridges else "bridges=False"
 
     def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
         """x (B, in_channels, L), log_snr (B,) → (B, out_channels, L)."""
@@ -124,7 +131,7 @@ class UNet1D(nn.Module):
                 skips.append(h)
                 h = self.shrink[level](h)
         for grow, blocks in zip(self.grow, _stacks(self.up), strict=True):
-            h = grow(h) + skips.pop()
+            h = grow(h) + skips.pop() if self.bridges else grow(h)
             for block in blocks:
                 h = block(h, emb)
         return self.samples(h)[..., :length]

@@ -74,7 +74,7 @@ def test_scores_are_those_of_loss_over_floor():
 
     class Exact:
         def eps(self, xt, t):
-            return known.answer.eps
+            return test.exact
 
-    known = compare.Known(family, *drawn)
-    assert known.over_floor(Exact()) == [1.0, 0.0]
+    test = compare.Test(family, *drawn)
+    assert test.over_floor(Exact()) == [1.0, 0.0]

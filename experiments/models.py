@@ -1,0 +1,102 @@
+"""Simpler models (chapter 13): what each part of the network is worth, at the same number of signals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_lib import LinearSkip, NoiseLevel, Recipe, UNet1D, Wiener, fit_gaussian, linear_skip, stream
+
+from .runner import Experiment, both
+
+DEFAULT = Recipe(steps=900)
+
+
+def around(family, seed: int, network) -> LinearSkip:
+    """Any network around the linear denoiser, as `linear_skip` does it for the U-Net."""
+    x0, _ = family.sample(50_000, stream(seed, 0, 1))
+    return LinearSkip(network, Wiener(*fit_gaussian(x0)))
+
+
+class MLP(nn.Module):
+    """Four hidden layers over the whole signal, told the noise level: it knows nothing of neighbours."""
+
+    def __init__(self, length: int, inputs: int = 2, width: int = 256, dim: int = 128):
+        super().__init__()
+        self.level, self.first = NoiseLevel(dim), nn.Linear(inputs * length, width)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(4))
+        self.tell = nn.ModuleList(nn.Linear(dim, width) for _ in range(4))
+        self.last = nn.Linear(width, length)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
+        emb, h = self.level(log_snr), self.first(x.flatten(1))
+        for hidden, tell in zip(self.hidden, self.tell, strict=True):
+            h = h + nn.functional.silu(hidden(nn.functional.silu(h)) + tell(emb))
+        return self.last(h).unsqueeze(1)
+
+
+class Linear(nn.Module):
+    """Nothing is learned: what is left is the linear denoiser."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.nothing * x[:, :1]
+
+
+class Untold(UNet1D):
+    """A U-Net that is not told the noise level: every signal gets the embedding of log-SNR 0."""
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
+        return super().forward(x, torch.zeros_like(log_snr), cond)
+
+
+class Bare(nn.Module):
+    """A U-Net without the linear denoiser around it."""
+
+    def __init__(self, family, seed: int):
+        super().__init__()
+        self.unet = UNet1D(1, 1)
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.unet(x, log_snr)
+
+
+def mlp(family, seed: int) -> LinearSkip:
+    return around(family, seed, MLP(family.length))
+
+
+def linear(family, seed: int) -> LinearSkip:
+    return around(family, seed, Linear())
+
+
+def untold(family, seed: int) -> LinearSkip:
+    return around(family, seed, Untold(2, 1))
+
+
+def uniform(network, schedule):
+    """Without a linear denoiser nobody knows beforehand where its error lies, so t is drawn uniformly."""
+    return None
+
+
+EXPERIMENT = Experiment(
+    name="models",
+    recipes={
+        "the U-Net": DEFAULT,
+        "linear denoiser": replace(DEFAULT, network=linear, steps=1),
+        "MLP": replace(DEFAULT, network=mlp),
+        "plain conv net": replace(DEFAULT, network=partial(linear_skip, levels=1, blocks=18)),
+        "no bridges": replace(DEFAULT, network=partial(linear_skip, bridges=False)),
+        "not told the noise level": replace(DEFAULT, network=untold),
+        "the U-Net, t uniform": replace(DEFAULT, density=uniform),
+        "no linear denoiser, t uniform": replace(DEFAULT, network=Bare, density=uniform),
+    },
+    seeds=range(3),
+    measure=both,
+)

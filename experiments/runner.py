@@ -1,0 +1,149 @@
+"""Declared experiments: what to train, how often, what to measure; a table that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ddpm_lib
+from ddpm_lib import (
+    Denoiser,
+    Estimate,
+    FamilyOracle,
+    Recipe,
+    Schedule,
+    fit,
+    fit_family,
+    loss_over_floor,
+    predicted_noise,
+    q_sample,
+    sample,
+    share,
+    stream,
+)
+from ddpm_lib.scores import laws
+
+TABLES = Path(__file__).resolve().parent
+BANDS = {"t_1_10": (1, 10), "t_11_100": (11, 100), "t_101_400": (101, 400), "t_401_1000": (401, 1000)}
+TEST, SAMPLES = 70_001, 70_002  # seeds that no training run has
+
+Measure = Callable[[Recipe, Denoiser], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of recipes that differ from one default in one thing each, and what is measured of them.
+
+    Args:
+        name: of the table, ``experiments/NAME.csv``.
+        recipes: by the name of the change.
+        seeds: how often each is trained.
+        measure: (recipe, trained denoiser) → columns of the table.
+    """
+
+    name: str
+    recipes: Mapping[str, Recipe]
+    seeds: Iterable[int]
+    measure: Measure
+
+    @property
+    def table(self) -> Path:
+        return TABLES / f"{self.name}.csv"
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table as it is: one dictionary a row."""
+        if not self.table.exists():
+            return []
+        with self.table.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def missing(self) -> list[tuple[str, int, Recipe]]:
+        """The runs that the table lacks: another recipe under the same name, or another version, counts as lacking."""
+        there = {(row["run"], row["seed"], row["recipe"], row["version"]) for row in self.rows()}
+        grid = product(self.recipes.items(), self.seeds)
+        wanted = [(run, seed, replace(recipe, seed=seed)) for (run, recipe), seed in grid]
+        return [
+            (run, seed, recipe)
+            for run, seed, recipe in wanted
+            if (run, str(seed), recipe.fingerprint(), ddpm_lib.__version__) not in there
+        ]
+
+    def fill(self) -> None:
+        """Train and measure what is missing, one row after the other; a row is written when it is done."""
+        missing = self.missing()
+        print(f"{self.name}: {len(self.rows())} rows are there, {len(missing)} to go", flush=True)
+        for k, (run, seed, recipe) in enumerate(missing, 1):
+            start = time.perf_counter()
+            denoiser = fit(recipe).denoiser
+            trained = time.perf_counter() - start
+            key = {"run": run, "seed": seed, "recipe": recipe.fingerprint(), "version": ddpm_lib.__version__}
+            cost = {
+                "torch": torch.__version__.split("+")[0],
+                "weights": sum(p.numel() for p in denoiser.network.parameters()),
+                "seconds": round(trained),
+            }
+            self.append({**key, **cost, **self.measure(recipe, denoiser)})
+            print(f"  {k}/{len(missing)} {run}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row; rows of the same run and seed that it replaces are dropped."""
+        rows = [r for r in self.rows() if (r["run"], r["seed"]) != (row["run"], str(row["seed"]))]
+        part = self.table.with_suffix(".part")
+        with part.open("w", encoding="utf-8", newline="") as file:
+            columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
+            writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows([*rows, {k: _brief(v) for k, v in row.items()}])
+        part.replace(self.table)
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+@cache
+def fresh(family: Any, schedule: Schedule, low: int, high: int, n: int) -> tuple[torch.Tensor, ...]:
+    """Fresh x0, t in low…high and ε, and the exact ε* of them: computed once, however many denoisers are measured."""
+    generator = torch.Generator().manual_seed(TEST + low)
+    x0, _ = family.sample(n, generator)
+    t = torch.randint(low, high + 1, (n,), generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    return x0, t, eps, predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t)
+
+
+def ratio(recipe: Recipe, denoiser: Denoiser, low: int, high: int, n: int) -> Estimate:
+    """Loss over floor of a denoiser for t in low…high."""
+    x0, t, eps, exact = fresh(recipe.family, recipe.schedule, low, min(high, recipe.schedule.T), n)
+    return loss_over_floor(denoiser, exact, x0, t, eps)
+
+
+def losses(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
+    """Loss over floor: over all t with its margin, and by bands of t."""
+    whole = ratio(recipe, denoiser, 1, recipe.schedule.T, 4096)
+    found = {"loss": whole.value, "loss_margin": whole.margin}
+    for name, (low, high) in BANDS.items():
+        found[name] = ratio(recipe, denoiser, low, high, 1024).value
+    return found
+
+
+def samples(recipe: Recipe, denoiser: Denoiser, n: int = 2048, **sampler: Any) -> dict[str, float]:
+    """Validity of n samples and the laws of their parameters over the critical value."""
+    generator = stream(SAMPLES, recipe.seed, 0)
+    *_, x = sample(denoiser, (n, 1, recipe.family.length), generator=generator, **sampler)
+    fits = fit_family(x, recipe.family)
+    valid = share(fits.valid)
+    over = {f"law_{name}": law.value / law.floor for name, law in laws(fits, recipe.family).items()}
+    return {"valid": valid.value, "valid_margin": valid.margin, "residual": float(fits.residual.median()), **over}
+
+
+def both(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
+    """`losses` and `samples`."""
+    return losses(recipe, denoiser) | samples(recipe, denoiser)

@@ -1,0 +1,102 @@
+"""The runner of the experiments: tables that go on where they stopped, and are not filled twice."""
+
+import csv
+
+import pytest
+import torch
+from helpers import SHORT, small
+
+from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
+from experiments import models, runner, schedules
+from experiments.runner import Experiment
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """Two recipes, two seeds; the measure counts how often it is asked."""
+    monkeypatch.setattr(runner, "TABLES", tmp_path)
+    asked = []
+
+    def measure(recipe, denoiser):
+        asked.append((recipe.lr, recipe.seed))
+        return {"value": sum(float(p.sum()) for p in denoiser.parameters())}
+
+    made = Experiment("table", {"one": small(steps=2), "two": small(steps=2, lr=1e-3)}, range(2), measure)
+    return made, asked
+
+
+def test_a_table_is_filled_once(experiment):
+    made, asked = experiment
+    made.fill()
+    assert asked == [(2e-3, 0), (2e-3, 1), (1e-3, 0), (1e-3, 1)]
+    rows = made.rows()
+    assert [(r["run"], r["seed"]) for r in rows] == [("one", "0"), ("one", "1"), ("two", "0"), ("two", "1")]
+    assert len({r["recipe"] for r in rows}) == 4 and len({r["value"] for r in rows}) == 4
+    assert all(r[k] for r in rows for k in ("version", "torch", "weights", "seconds"))
+    made.fill()
+    assert len(asked) == 4
+
+
+def test_a_run_that_was_stopped_goes_on(experiment, monkeypatch):
+    made, asked = experiment
+    whole = Experiment.append
+
+    def stop(self, row):
+        whole(self, row)
+        if len(self.rows()) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "append", stop)
+    with pytest.raises(KeyboardInterrupt):
+        made.fill()
+    monkeypatch.setattr(Experiment, "append", whole)
+    before = made.rows()
+    made.fill()
+    assert len(asked) == 4 and made.rows()[:3] == before
+
+
+def test_another_recipe_under_the_same_name_is_made_anew(experiment):
+    made, asked = experiment
+    made.fill()
+    made.recipes["two"] = small(steps=3)
+    made.fill()
+    assert len(asked) == 6 and len(made.rows()) == 4
+    assert {r["recipe"] for r in made.rows() if r["run"] == "two"} == {
+        small(steps=3, seed=seed).fingerprint() for seed in range(2)
+    }
+
+
+def test_a_new_column_leaves_the_old_rows_alone(experiment):
+    made, _ = experiment
+    made.append({"run": "old", "seed": 0, "value": 1.0})
+    made.append({"run": "new", "seed": 0, "value": 2.0, "more": 3})
+    with made.table.open() as file:
+        assert list(csv.DictReader(file)) == [
+            {"run": "old", "seed": "0", "value": "1", "more": ""},
+            {"run": "new", "seed": "0", "value": "2", "more": "3"},
+        ]
+
+
+def test_the_exact_denoiser_stands_at_the_floor():
+    recipe = small()
+    assert runner.ratio(recipe, FamilyOracle(SHORT, recipe.schedule), 1, 1000, 64).value == pytest.approx(1, abs=1e-6)
+    assert runner.ratio(recipe, recipe.build(), 1, 1000, 64).value > 1.5
+
+
+@pytest.mark.parametrize("experiment", [models.EXPERIMENT, schedules.EXPERIMENT], ids=lambda e: e.name)
+def test_every_declared_recipe_is_another_one(experiment):
+    """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
+    recipes = experiment.recipes
+    assert (
+        len({recipe.fingerprint() for recipe in recipes.values()}) == len(recipes) and len(list(experiment.seeds)) >= 3
+    )
+
+
+@pytest.mark.parametrize("name", models.EXPERIMENT.recipes)
+def test_the_simpler_models_take_signals_and_give_noise(name):
+    recipe = models.EXPERIMENT.recipes[name]
+    denoiser = recipe.build()
+    assert isinstance(denoiser, Denoiser) and isinstance(denoiser.parametrisation, Eps)
+    xt, t = torch.randn(3, 1, 128, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 500, 1000])
+    assert denoiser(xt, t).eps.shape == xt.shape and denoiser(xt, t).eps.isfinite().all()
+    assert simple(recipe.schedule, t).shape == (3,)
