@@ -13,7 +13,7 @@ TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/
 TORCH_LOCKED := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser scores benchmark model record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser scores benchmark experiments model record lab lint format lock clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ benchmark: $(STAMP)  ## train and sample this library and its peers side by side
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps denoising-diffusion-pytorch
 	$(BIN)/python benchmarks/compare.py
+
+experiments: $(STAMP)  ## train what the tables of part IV lack, hours; goes on where it was stopped (RUN="models" only one)
+	$(BIN)/python -m experiments $(RUN)
 
 model: $(STAMP)  ## train the model that ships anew, and write its card
 	$(BIN)/python tools/scores.py --train

@@ -94,18 +94,22 @@ def _towards(x0: Tensor, schedule: Schedule, xt: Tensor, t: float, s: float, noi
 class Memory:
     """A denoiser that keeps its last answer, for solvers that look back, and counts how often it was asked.
 
+    A large batch is asked in chunks of 4096, so that memory does not grow with it beyond the signals themselves.
+
     Attributes:
         last: (t, x̂_0) of the last evaluation; None before the first.
         evaluations: their number.
     """
 
-    def __init__(self, denoiser: Denoise):
+    def __init__(self, denoiser: Denoise, chunk: int = 4096):
         self.denoiser, self.schedule = denoiser, denoiser.schedule  # type: ignore[attr-defined]
+        self.chunk = chunk
         self.last: tuple[float, Tensor] | None = None
         self.evaluations = 0
 
     def __call__(self, xt: Tensor, t: float) -> Prediction:
-        prediction = self.denoiser(xt, t)
+        parts = [self.denoiser(x, t) for x in xt.split(self.chunk)]
+        prediction = parts[0] if len(parts) == 1 else Prediction(*map(torch.cat, zip(*parts, strict=True)))
         self.last, self.evaluations = (t, prediction.x0), self.evaluations + 1
         return prediction
 

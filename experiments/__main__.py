@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-NAMES = ("models", "schedules")
+NAMES = ("models", "families", "schedules")
 
 
 def main() -> None:

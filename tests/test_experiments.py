@@ -7,7 +7,7 @@ import torch
 from helpers import SHORT, small
 
 from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import models, runner, schedules
+from experiments import families, models, runner, schedules
 from experiments.runner import Experiment
 
 
@@ -83,7 +83,7 @@ def test_the_exact_denoiser_stands_at_the_floor():
     assert runner.ratio(recipe, recipe.build(), 1, 1000, 64).value > 1.5
 
 
-@pytest.mark.parametrize("experiment", [models.EXPERIMENT, schedules.EXPERIMENT], ids=lambda e: e.name)
+@pytest.mark.parametrize("experiment", [m.EXPERIMENT for m in (models, families, schedules)], ids=lambda e: e.name)
 def test_every_declared_recipe_is_another_one(experiment):
     """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
     recipes = experiment.recipes

@@ -330,6 +330,23 @@ def test_evaluations_are_counted(step, evaluations):
     assert len(set(map(id, seen))) == 1
 
 
+def test_a_large_batch_is_asked_in_chunks():
+    asked = []
+
+    def denoiser(xt, t):
+        asked.append(len(xt))
+        return bent(HO)(xt, t)
+
+    denoiser.schedule = HO
+    x = noise(10, 1, 3)
+    memory = Memory(denoiser, chunk=4)
+    found, whole = memory(x, 400.5), bent(HO)(x, 400.5)
+    assert asked == [4, 4, 2] and memory.evaluations == 1
+    assert_close(found.x0, whole.x0)
+    assert_close(found.eps, whole.eps)
+    assert memory.last[1] is found.x0
+
+
 # --- against diffusers --------------------------------------------------------------------------------
 
 
