@@ -1,4 +1,4 @@
-"""Other families of signals, on the same footing as the wavelets: a formula, a box (chapter 17).
+"""Other families of signals, on the same footing as the wavelets: a formula, a box.
 
 Each has at most three parameters, so its exact denoiser is known, but for `TwoMorlets`, which has six. Positions run
 over [-4, 4].

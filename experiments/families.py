@@ -1,4 +1,4 @@
-"""Other functions (chapter 17): the recipe as it is, on families that nothing was tuned on."""
+"""Other functions: the recipe as it is, on families that nothing was tuned on."""
 
 from __future__ import annotations
 

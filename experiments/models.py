@@ -1,4 +1,4 @@
-"""Simpler models (chapter 13): what each part of the network is worth, at the same number of signals."""
+"""Simpler models: what each part of the network is worth, at the same number of signals."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Schedules (chapter 12): what they change in training, what in sampling, and what neither.
+"""Schedules: what they change in training, what in sampling, and what neither.
 
-Every denoiser is judged on its own schedule and then sampled on the grid of every other; chapter 12 samples the exact
-denoiser on the same grids, which tells the solver's part from the network's.
+Every denoiser is judged on its own schedule and then sampled on the grid of every other; sampling the exact
+denoiser on the same grids tells the solver's part from the network's.
 """
 
 from __future__ import annotations
