@@ -1,0 +1,159 @@
+"""Signals that agree with a measurement: against conditional Gaussians, sums over the box, and the exact posterior."""
+
+import math
+
+import pytest
+import torch
+from helpers import HO, SHORT, rng
+from torch.testing import assert_close
+
+from ddpm_lib import FamilyOracle, Gaussian, Morlet, Prediction, fit_family, q_sample, sample
+from ddpm_lib.guidance import Guided, Measurement, posterior_given, white
+
+DOUBLE = torch.float64
+L = 6
+
+
+def gaussian(seed=0):
+    """Six-dimensional Gaussian data and their exact denoiser, in float64."""
+    root = torch.randn(L, L, generator=rng(seed), dtype=DOUBLE)
+    mean = torch.randn(1, L, generator=rng(seed + 1), dtype=DOUBLE)
+    return mean, root @ root.T / L, Gaussian(mean, root @ root.T / L, HO)
+
+
+def conditional(mean, cov, rows, noise, seen):
+    """Mean of x_0 ~ N(mean, cov) given rows·x_0 + N(0, diag(noise)) = seen, by the textbook formula."""
+    gain = cov @ rows.T @ torch.linalg.inv(rows @ cov @ rows.T + torch.diag(noise))
+    return mean + (seen - mean @ rows.T) @ gain.T
+
+
+@pytest.mark.parametrize("t", [1, 50, 300, 700, 1000])
+def test_on_gaussian_data_it_is_the_mean_given_both(t):
+    """x_t and y are two measurements of one signal: one formula conditions on both at once."""
+    mean, cov, exact = gaussian()
+    matrix = torch.randn(3, L, generator=rng(5), dtype=DOUBLE)
+    measured = Measurement(matrix, 0.3)
+    x0 = torch.randn(4, 1, L, generator=rng(6), dtype=DOUBLE)
+    y = measured.observe(x0, rng(7))
+    xt = q_sample(x0, t, torch.randn(x0.shape, generator=rng(8), dtype=DOUBLE), HO)
+    a, s = (float(v) for v in HO(torch.tensor([t]), DOUBLE))
+    rows = torch.cat([a * torch.eye(L, dtype=DOUBLE), matrix])
+    noise = torch.tensor([s**2] * L + [0.3**2] * 3, dtype=DOUBLE)
+    expected = conditional(mean, cov, rows, noise, torch.cat([xt[:, 0], y], 1))
+    found = Guided(exact, measured, y)(xt, t)
+    assert_close(found.x0[:, 0], expected, rtol=1e-6, atol=1e-6)
+    assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-9, atol=1e-9)
+
+
+class Plain:
+    """The exact denoiser of white noise of power 0.08, as a network would be: differentiable, and no covariance."""
+
+    schedule = HO
+
+    def __call__(self, xt, t):
+        a, s = HO(t, xt.dtype)
+        x0 = 0.08 * a / (0.08 * a**2 + s**2) * xt
+        return Prediction(x0, (xt - a * x0) / s)
+
+
+@pytest.mark.parametrize("t", [1, 100, 500, 1000])
+def test_a_network_s_slope_does_what_an_oracle_s_covariance_does(t):
+    exact = Gaussian(torch.zeros(1, L, dtype=DOUBLE), 0.08 * torch.eye(L, dtype=DOUBLE), HO)
+    measured = Measurement(torch.randn(2, L, generator=rng(1), dtype=DOUBLE), 0.1)
+    xt, y = torch.randn(3, 1, L, generator=rng(2), dtype=DOUBLE), torch.randn(3, 2, generator=rng(3), dtype=DOUBLE)
+    one, other = Guided(exact, measured, y)(xt, t), Guided(Plain(), measured, y)(xt, t)
+    assert_close(one.x0, other.x0, rtol=1e-6, atol=1e-9)
+    assert not other.x0.requires_grad and not xt.requires_grad
+
+
+def test_white_is_the_variance_of_white_noise():
+    t = torch.tensor([1, 300, 1000])
+    ab = HO.alpha_bar(t)
+    assert_close(white(HO, t, 0.5), 1 / (1 / 0.5 + ab / (1 - ab)))
+
+
+ONE = Morlet(64, amplitude=1.0, frequency=2.0, width=0.2, shift=(-0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        Measurement.samples(torch.arange(64) % 8 == 0, 0.3),
+        Measurement.samples((torch.arange(64) < 20) | (torch.arange(64) > 40), 0.1),
+        Measurement.low_pass(64, 3.0, 0.05, stride=4),
+    ],
+    ids=["every eighth", "a hole", "low pass"],
+)
+def test_the_exact_posterior_is_a_sum_over_the_box(measured):
+    x0, _ = ONE.sample(20, rng())
+    y = measured.observe(x0, rng(1))
+    grid = torch.linspace(-0.5, 0.5, 20_001, dtype=DOUBLE)[:, None]
+    apart = torch.cdist(y.double(), measured(ONE.render(grid)))
+    weight = (-(apart**2) / (2 * measured.sigma**2)).softmax(1)
+    mean, spread = weight @ grid[:, 0], (weight @ grid[:, 0] ** 2 - (weight @ grid[:, 0]) ** 2).sqrt()
+    draws = posterior_given(ONE, measured, y, HO, 4000, rng(2))[..., 0].double()
+    assert ((draws.mean(1) - mean).abs() < 0.1 * spread).all()
+    assert ((draws.std(1) / spread - 1).abs() < 0.1).all()
+
+
+def test_to_measure_everything_is_to_denoise():
+    everything = Measurement.samples(torch.ones(64, dtype=torch.bool), math.exp(-float(HO.log_snr(200)) / 2))
+    x0, _ = SHORT.sample(5, rng())
+    y = everything.observe(x0, rng(1))
+    a, _ = HO(torch.tensor([200]))
+    one = posterior_given(SHORT, everything, y, HO, 2000, rng(2))
+    other = FamilyOracle(SHORT, HO).posterior(a * y[:, None], 200, 2000, rng(3))
+    spread = other.std(1)
+    assert ((one.mean(1) - other.mean(1)).abs() < 0.15 * spread).all()
+
+
+def test_the_exact_posterior_covers():
+    """The parameters that a signal was made of lie in the middle 90 % of their posterior in 90 of 100 cases."""
+    measured = Measurement.samples(torch.arange(64) % 3 == 0, 0.1)
+    _, params = SHORT.sample(400, rng(4))
+    y = measured.observe(SHORT.render(params), rng(5))
+    draws = posterior_given(SHORT, measured, y, HO, 400, rng(6))
+    low, high = draws.quantile(0.05, dim=1), draws.quantile(0.95, dim=1)
+    inside = ((params > low) & (params < high)).double().mean(0)
+    assert ((inside - 0.9).abs() < 4 * math.sqrt(0.09 / 400)).all()
+
+
+def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
+    hole = (torch.arange(64) < 26) | (torch.arange(64) > 38)
+    measured = Measurement.samples(hole, 0.05)
+    x0, _ = SHORT.sample(24, rng(7))
+    y = measured.observe(x0, rng(8))
+    exact = FamilyOracle(SHORT, HO)
+    *_, x = sample(Guided(exact, measured, y), tuple(x0.shape), generator=rng(9))
+    missed = (measured(x) - y).square().mean().sqrt()
+    assert missed < 1.5 * 0.05 and fit_family(x, SHORT).valid.float().mean() > 0.9
+    *_, free = sample(exact, tuple(x0.shape), generator=rng(9))
+    assert (measured(free) - y).square().mean().sqrt() > 3 * missed
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Measurement.samples(torch.zeros(8, dtype=torch.bool), 0.1), ValueError, "nothing to agree with"),
+        (lambda: Measurement(torch.zeros(2, 8), 0.1), ValueError, "no row of zeros"),
+        (lambda: Measurement(torch.full((2, 8), math.nan), 0.1), ValueError, "finite matrix"),
+        (lambda: Measurement(torch.eye(8), 0.0), ValueError, "at least 0.01"),
+        (lambda: Measurement(torch.eye(8), math.nan), ValueError, "at least 0.01"),
+        (lambda: Measurement.samples(torch.ones(8), 0.1), TypeError, "must be boolean"),
+        (lambda: Measurement(torch.eye(8), 0.1)(torch.zeros(1, 1, 7)), ValueError, "measures signals of shape"),
+        (lambda: Guided(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 7)), ValueError, "y must be finite"),
+        (
+            lambda: Guided(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 8))(torch.zeros(3, 1, 8), 5),
+            ValueError,
+            "2 measurements for 3 signals",
+        ),
+        (
+            lambda: posterior_given(SHORT, Measurement(torch.eye(64), 500.0), torch.zeros(1, 64), HO, 5),
+            ValueError,
+            "knows noise from 0.01 to",
+        ),
+    ],
+)
+def test_refusals(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
