@@ -177,5 +177,5 @@ def posterior_given(
     t = float(schedule.at_log_snr(ratio))
     a, _ = schedule(torch.tensor([t]), y.dtype)
     # finer than for a mean: draws are middles of cells, and an instrument may see one signal far better than another
-    exact = FamilyOracle(_Seen(family, measurement.matrix), schedule, keep=256, resolution=0.3)
+    exact = FamilyOracle(_Seen(family, measurement.matrix), schedule, keep=1024, resolution=0.5)
     return exact.posterior(a * y[:, None], t, n, generator)
