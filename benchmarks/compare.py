@@ -11,6 +11,7 @@ import argparse
 import copy
 import functools
 import hashlib
+import inspect
 import json
 import os
 import resource
@@ -24,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import matplotlib.pyplot as plt
 import torch
-from contenders import ALL, SCHEDULE, Judged
+from contenders import ALL, SCHEDULE, Judged, descend, warm_cosine
 
 import ddpm_lib
 from ddpm_lib import (
@@ -142,8 +143,9 @@ def ours():
 
 
 def key(row):
-    """Digits that change with what a row asks for, with the contenders, and with our recipe and version."""
-    code = (HERE / "contenders.py").read_text()
+    """Digits that change with what a row asks for, with the code of its contender, and with our recipe and version."""
+    contender = ALL[row["contender"]]
+    code = "".join(map(inspect.getsource, (contender, descend, warm_cosine)))
     if row["contender"] == OURS:
         code += ours()
     return hashlib.sha256((json.dumps(row, sort_keys=True) + code).encode()).hexdigest()[:12]

@@ -11,6 +11,7 @@ import math
 import sys
 import types
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -22,8 +23,8 @@ from ddpm_lib import Recipe, linear, sample
 SCHEDULE = linear()
 
 
-class Contender:
-    """A model in training.
+class Contender(Protocol):
+    """A model in training; made of (family, seed, learning rate).
 
     Attributes:
         name: as the table prints it. batch: signals a step. rates: learning rates to try; the best one counts.
@@ -36,20 +37,14 @@ class Contender:
     model: nn.Module
     averaged: nn.Module
 
-    def __init__(self, family, seed, lr):
-        raise NotImplementedError
-
     def step(self, i, progress):
         """One step of training."""
-        raise NotImplementedError
 
     def eps(self, xt, t):
         """ε̂ of x_t (B, 1, L) at times t (B,) in 1…T."""
-        raise NotImplementedError
 
     def sample(self, n, seed):
         """n signals, as the library samples them unless told otherwise."""
-        raise NotImplementedError
 
 
 def descend(loss, model, optimiser, clip=1.0):
@@ -65,7 +60,7 @@ def warm_cosine(optimiser, lr, i, progress, warmup=100):
         group["lr"] = lr * min(1.0, (i + 1) / warmup) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-class Ours(Contender):
+class Ours:
     """ddpm_lib's `Recipe()`; by the clock instead of by steps."""
 
     name, batch, rates = "ddpm_lib", Recipe().batch, (None,)
@@ -99,7 +94,7 @@ class Ours(Contender):
         return list(sample(self.averaged, (n, 1, 128), generator=torch.Generator().manual_seed(seed)))[-1]
 
 
-class Diffusers(Contender):
+class Diffusers:
     """Hugging Face's diffusers: `UNet1DModel`, `DDPMScheduler`, AdamW, warm-up and cosine, as in its training tutorial.
 
     Without `extra_in_channels`, the room for the embedding of t, the model as it comes raises an error. Its default
@@ -144,7 +139,7 @@ class Diffusers(Contender):
         return x
 
 
-class DenoisingDiffusionPytorch(Contender):
+class DenoisingDiffusionPytorch:
     """lucidrains' denoising-diffusion-pytorch: `Unet1D`, `GaussianDiffusion1D`; Adam and EMA as in its `Trainer1D`."""
 
     name, batch, rates = "denoising-diffusion-pytorch", 32, (5e-4, 1e-3, 2e-3)
@@ -183,7 +178,7 @@ class DenoisingDiffusionPytorch(Contender):
         return self.averaged.sample(batch_size=n)
 
 
-class MLP(Contender):
+class MLP:
     """What a first tutorial trains: four hidden layers of 384, told sines of log-SNR; AdamW, warm-up and cosine."""
 
     name, batch, rates = "MLP", 256, (5e-4, 1e-3, 2e-3)
