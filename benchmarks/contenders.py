@@ -101,7 +101,7 @@ class Diffusers:
     embedding takes random sines of the whole number t; the positional one of the image models is used here.
     """
 
-    name, batch, rates = "diffusers", 32, (5e-4, 1e-3, 2e-3)
+    name, batch, rates = "diffusers", 32, (1e-3, 2e-3, 4e-3, 8e-3)
 
     def __init__(self, family, seed, lr):
         from diffusers import DDPMScheduler, UNet1DModel
@@ -142,7 +142,7 @@ class Diffusers:
 class DenoisingDiffusionPytorch:
     """lucidrains' denoising-diffusion-pytorch: `Unet1D`, `GaussianDiffusion1D`; Adam and EMA as in its `Trainer1D`."""
 
-    name, batch, rates = "denoising-diffusion-pytorch", 32, (5e-4, 1e-3, 2e-3)
+    name, batch, rates = "denoising-diffusion-pytorch", 32, (5e-4, 1e-3, 2e-3, 4e-3)
 
     def __init__(self, family, seed, lr):
         if "denoising_diffusion_pytorch" not in sys.modules:  # its __init__ imports torchvision, for images
@@ -181,7 +181,7 @@ class DenoisingDiffusionPytorch:
 class MLP:
     """What a first tutorial trains: four hidden layers of 384, told sines of log-SNR; AdamW, warm-up and cosine."""
 
-    name, batch, rates = "MLP", 256, (5e-4, 1e-3, 2e-3)
+    name, batch, rates = "MLP", 256, (5e-4, 1e-3, 2e-3, 4e-3)
 
     def __init__(self, family, seed, lr):
         torch.manual_seed(seed)
