@@ -63,7 +63,8 @@ def warm_cosine(optimiser, lr, i, progress, warmup=100):
 class Ours:
     """ddpm_lib's `Recipe()`; by the clock instead of by steps."""
 
-    name, batch, rates = "ddpm_lib", Recipe().batch, (None,)
+    name, batch = "ddpm_lib", Recipe().batch
+    rates = (None,)
 
     def __init__(self, family, seed, lr):
         self.recipe = Recipe(family=family, seed=seed)
@@ -101,7 +102,8 @@ class Diffusers:
     embedding takes random sines of the whole number t; the positional one of the image models is used here.
     """
 
-    name, batch, rates = "diffusers", 32, (1e-3, 2e-3, 4e-3, 8e-3)
+    name, batch = "diffusers", 32
+    rates = (1e-3, 2e-3, 4e-3, 8e-3)
 
     def __init__(self, family, seed, lr):
         from diffusers import DDPMScheduler, UNet1DModel
@@ -142,7 +144,8 @@ class Diffusers:
 class DenoisingDiffusionPytorch:
     """lucidrains' denoising-diffusion-pytorch: `Unet1D`, `GaussianDiffusion1D`; Adam and EMA as in its `Trainer1D`."""
 
-    name, batch, rates = "denoising-diffusion-pytorch", 32, (5e-4, 1e-3, 2e-3, 4e-3)
+    name, batch = "denoising-diffusion-pytorch", 32
+    rates = (5e-4, 1e-3, 2e-3, 4e-3)
 
     def __init__(self, family, seed, lr):
         if "denoising_diffusion_pytorch" not in sys.modules:  # its __init__ imports torchvision, for images
@@ -181,7 +184,8 @@ class DenoisingDiffusionPytorch:
 class MLP:
     """What a first tutorial trains: four hidden layers of 384, told sines of log-SNR; AdamW, warm-up and cosine."""
 
-    name, batch, rates = "MLP", 256, (5e-4, 1e-3, 2e-3, 4e-3)
+    name, batch = "MLP", 256
+    rates = (1e-3, 2e-3, 4e-3, 8e-3)
 
     def __init__(self, family, seed, lr):
         torch.manual_seed(seed)
