@@ -24,8 +24,10 @@ from .diffusion import (
 )
 from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
 from .grids import even_log_snr, even_steps, karras
+from .guidance import Asked, Guided, Measurement, ask, posterior_given
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
-from .networks import Block, LinearSkip, NoiseLevel, UNet1D
+from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
+from .noisy import Cleaned, Noisy, NoisyOracle
 from .optim import Muon, orthogonal
 from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
 from .quadrature import FamilyOracle
@@ -52,8 +54,11 @@ __all__ = [
     "L_0",
     "L_T",
     "X0",
+    "Asked",
     "BenchmarkMorlet",
     "Block",
+    "Cleaned",
+    "Conditions",
     "Denoiser",
     "Eps",
     "Estimate",
@@ -64,13 +69,17 @@ __all__ = [
     "Fit",
     "FittedSignals",
     "Gaussian",
+    "Guided",
     "L_t",
     "LinearSkip",
     "LitDDPM",
+    "Measurement",
     "Memory",
     "Morlet",
     "Muon",
     "NoiseLevel",
+    "Noisy",
+    "NoisyOracle",
     "Normal",
     "Parametrisation",
     "Prediction",
@@ -83,6 +92,7 @@ __all__ = [
     "V",
     "Wiener",
     "ancestral",
+    "ask",
     "batches",
     "best_variance",
     "beta",
@@ -118,6 +128,7 @@ __all__ = [
     "min_snr",
     "morlet",
     "orthogonal",
+    "posterior_given",
     "predicted_noise",
     "q_posterior",
     "q_sample",

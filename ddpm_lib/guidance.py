@@ -1,7 +1,8 @@
-"""Denoisers that wrap a denoiser: signals that agree with a measurement, without training anything.
+"""Denoisers that wrap a denoiser: signals with the parameters that were asked for, or that agree with a measurement.
 
-Known is y = A·x_0 + σ·n: samples that are missing, a low-pass version, every fourth sample. Wanted are draws of x_0
-given y. `Guided` is a denoiser like any other, so every sampler takes it.
+Of a measurement known is y = A·x_0 + σ·n: samples that are missing, a low-pass version, every fourth sample. Wanted
+are draws of x_0 given y, without training anything. Both wrappers are denoisers like any other, so every sampler
+takes them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,63 @@ from .quadrature import FamilyOracle
 from .schedules import Schedule
 from .signals import Family
 
-__all__ = ["Guided", "Measurement", "posterior_given"]
+__all__ = ["Asked", "Guided", "Measurement", "ask", "posterior_given"]
+
+
+def ask(family: Family, n: int, **values: float | Tensor) -> Tensor:
+    """Conditions (n, P) for n signals of a family: a number or (n,) for each parameter asked for, NaN for the others.
+
+    Raises:
+        ValueError: a parameter that the family does not have, or a value outside its box.
+
+    >>> from ddpm_lib import BenchmarkMorlet
+    >>> ask(BenchmarkMorlet(), 2, w=5.0)
+    tensor([[nan, nan, 5.],
+            [nan, nan, 5.]])
+    """
+    cond = torch.full((n, len(family.names)), torch.nan)
+    for name, value in values.items():
+        if name not in family.names:
+            raise ValueError(f"{type(family).__name__} has the parameters {', '.join(family.names)}, not {name!r}.")
+        k = family.names.index(name)
+        low, high = float(family.low[k]), float(family.high[k])
+        cond[:, k] = torch.as_tensor(value, dtype=cond.dtype)
+        if not ((cond[:, k] >= low) & (cond[:, k] <= high)).all():
+            raise ValueError(f"{name} lies between {low:g} and {high:g} in this family, got {value}.")
+    return cond
+
+
+class Asked:
+    """A denoiser that is asked for something: classifier-free guidance (Ho & Salimans 2022, eq. 6).
+
+        ε̂ = ε̂(x_t) + weight·(ε̂(x_t, cond) - ε̂(x_t))
+
+    With weight 1 that is the conditional denoiser, and only that is evaluated. Ho & Salimans' w is weight - 1.
+
+    Args:
+        denoiser: trained with conditions (`Recipe.told`), or any function (xt, t, cond) with a ``schedule``.
+        cond: (B, P), NaN for what is not asked: one row for every signal that will be sampled (see `ask`).
+        weight: 0 ignores what is asked; above 1 exaggerates it, and the law of what comes out is no longer the data's.
+    """
+
+    def __init__(self, denoiser: Callable[..., Prediction], cond: Tensor, weight: float = 1.0):
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"A guidance weight is at least 0 and finite, got {weight}.")
+        if cond.ndim != 2 or torch.isinf(cond).any():
+            raise ValueError(f"Conditions must have shape (B, P) and be numbers or NaN, got {tuple(cond.shape)}.")
+        self.denoiser, self.schedule = denoiser, denoiser.schedule  # type: ignore[attr-defined]
+        self.cond, self.weight = cond, weight
+
+    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+        """xt (B, C, L), B as in cond → Prediction."""
+        if len(xt) != len(self.cond):
+            raise ValueError(f"There are {len(self.cond)} conditions for {len(xt)} signals: give one for each.")
+        asked = self.denoiser(xt, t, self.cond.to(xt))
+        if self.weight == 1:
+            return asked
+        free = self.denoiser(xt, t, torch.full_like(self.cond, torch.nan).to(xt))
+        # x̂_0 and ε̂ hang together linearly, so the same mean is right for both
+        return Prediction(*(torch.lerp(f, a, self.weight) for f, a in zip(free, asked, strict=True)))
 
 
 @dataclass(frozen=True)

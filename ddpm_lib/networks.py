@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from .oracle import Wiener
 
-__all__ = ["Block", "LinearSkip", "NoiseLevel", "UNet1D"]
+__all__ = ["Block", "Conditions", "LinearSkip", "NoiseLevel", "UNet1D"]
 
 
 class NoiseLevel(nn.Module):
@@ -31,6 +32,43 @@ class NoiseLevel(nn.Module):
     def forward(self, log_snr: Tensor) -> Tensor:
         angle = log_snr[:, None] * self.freqs
         return self.mlp(torch.cat([angle.sin(), angle.cos()], 1))
+
+
+class Conditions(nn.Module):
+    """What is asked for, (B, P) with NaN where nothing is → embedding (B, dim).
+
+    A value becomes sines and cosines of its place in its range; a value that is not given becomes a learned vector,
+    the null embedding of Ho & Salimans 2022, one for each parameter, so that any subset may be asked for.
+
+    Args:
+        ranges: (low, high) of each parameter.
+        dim: size of the embedding.
+    """
+
+    low: Tensor
+    high: Tensor
+    freqs: Tensor
+
+    def __init__(self, ranges: Sequence[tuple[float, float]], dim: int, waves: int = 6):
+        super().__init__()
+        low, high = torch.tensor(ranges).T
+        self.register_buffer("low", low.contiguous())
+        self.register_buffer("high", high.contiguous())
+        # from half a period over the range, so that no two places look alike, to 16 periods
+        self.register_buffer("freqs", math.pi * 2.0 ** torch.arange(waves))
+        self.value = nn.Parameter(torch.randn(len(ranges), 2 * waves, dim) / (2 * waves) ** 0.5)
+        self.null = nn.Parameter(torch.zeros(len(ranges), dim))
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, cond: Tensor) -> Tensor:
+        if cond.ndim != 2 or cond.shape[1] != len(self.low):
+            raise ValueError(
+                f"Conditions must have shape (B, {len(self.low)}), NaN where nothing is asked, got {tuple(cond.shape)}."
+            )
+        place = (cond.nan_to_num() - self.low) / (self.high - self.low)
+        angle = place[..., None] * self.freqs
+        value = torch.einsum("bpf,pfd->bpd", torch.cat([angle.sin(), angle.cos()], 2), self.value)
+        return self.mlp(torch.where(cond.isnan()[..., None], self.null, value).sum(1))
 
 
 class Block(nn.Module):
@@ -73,6 +111,7 @@ class UNet1D(nn.Module):
         dim: size of the embedding of the noise level.
         position: whether the network is told where along the signal it is; False for data without a fixed place.
         bridges: whether the way up gets back what was known on the way down; False only to see what that is worth.
+        conditions: (low, high) of each parameter that may be asked for; none by default.
 
     >>> net = UNet1D()
     >>> net(torch.randn(2, 1, 127), torch.zeros(2)).shape
@@ -91,6 +130,7 @@ class UNet1D(nn.Module):
         dim: int = 128,
         position: bool = True,
         bridges: bool = True,
+        conditions: Sequence[tuple[float, float]] = (),
     ):
         super().__init__()
         if kernel % 2 == 0 or min(in_channels, out_channels, width, levels, blocks, patch, kernel, dim) < 1:
@@ -98,6 +138,7 @@ class UNet1D(nn.Module):
         self.in_channels, self.position, self.bridges = in_channels, position, bridges
         self.multiple = patch * 2 ** (levels - 1)
         self.noise_level = NoiseLevel(dim)
+        self.conditions = Conditions(conditions, dim) if len(conditions) else None
         self.patches = nn.Conv1d(in_channels + position, width, patch, stride=patch)
         self.down = nn.ModuleList(_stack(blocks, width, kernel, dim) for _ in range(levels))
         self.shrink = nn.ModuleList(nn.Conv1d(width, width, 2, stride=2) for _ in range(levels - 1))
@@ -112,8 +153,8 @@ class UNet1D(nn.Module):
         return "" if self.bridges else "bridges=False"
 
     def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, L), log_snr (B,) → (B, out_channels, L)."""
-        if cond is not None:
+        """x (B, in_channels, L), log_snr (B,), cond (B, P) with NaN where nothing is asked → (B, out_channels, L)."""
+        if cond is not None and self.conditions is None:
             raise ValueError("This network was built without conditions: call it with cond=None.")
         if x.ndim != 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"UNet1D needs x of shape (B, {self.in_channels}, L), got {tuple(x.shape)}.")
@@ -122,6 +163,9 @@ class UNet1D(nn.Module):
             where = torch.linspace(-1, 1, length, dtype=x.dtype, device=x.device)
             x = torch.cat([x, where.expand(len(x), 1, length)], 1)
         emb = self.noise_level(log_snr)
+        if self.conditions is not None:
+            nothing = torch.full((len(x), len(self.conditions.low)), math.nan, dtype=x.dtype, device=x.device)
+            emb = emb + self.conditions(nothing if cond is None else cond)
         h = self.patches(F.pad(x, (0, -length % self.multiple)))
         skips = []
         for level, blocks in enumerate(_stacks(self.down)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation, draw_times
 from .networks import LinearSkip, UNet1D
+from .noisy import Noisy
 from .optim import Muon
 from .oracle import Wiener, fit_gaussian
 from .schedules import Schedule, linear
@@ -25,16 +27,23 @@ __all__ = ["Recipe", "by_linear_error", "linear_skip"]
 BATCHES, COVARIANCE = 0, 1  # purposes of the random streams of one seed
 
 
-def linear_skip(family: Family | Finite, seed: int = 0, n: int = 50_000, **sizes: Any) -> LinearSkip:
+def linear_skip(
+    family: Family | Finite | Noisy, seed: int = 0, n: int = 50_000, conditional: bool = False, **sizes: Any
+) -> LinearSkip:
     """The network of the book: a `UNet1D` around the linear denoiser, whose covariance comes from n signals.
 
     Args:
         family: draws the signals.
         seed: of these draws.
+        conditional: whether the network can be asked for values of the family's parameters.
         sizes: width, levels, … of the `UNet1D`.
     """
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
     channels = x0.shape[1]
+    if conditional:
+        if isinstance(family, Finite):
+            raise ValueError("Only a family with a box of parameters can be asked for their values, got a finite set.")
+        sizes["conditions"] = list(zip(family.low.tolist(), family.high.tolist(), strict=True))
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
 
 
@@ -68,9 +77,11 @@ class Recipe:
         clip: greatest norm of the gradient.
         ema: decay of the running mean of the weights, which is what is sampled from.
         seed: of the weights and of every batch.
+        told: share of the signals whose parameters the network is told in training, each with probability ½; above 0
+            for a network with conditions only.
     """
 
-    family: Family | Finite = field(default_factory=BenchmarkMorlet)
+    family: Family | Finite | Noisy = field(default_factory=BenchmarkMorlet)
     schedule: Schedule = field(default_factory=linear)
     network: Callable[[Any, int], nn.Module] = linear_skip
     parametrisation: Parametrisation = field(default_factory=Eps)
@@ -84,6 +95,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.995
     seed: int = 0
+    told: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.warmup < 0:
@@ -95,6 +107,8 @@ class Recipe:
                 "A recipe needs lr > 0, kernel_lr > 0, clip > 0, 0 <= ema < 1 and weight_decay >= 0, "
                 f"got {self.lr}, {self.kernel_lr}, {self.clip}, {self.ema}, {self.weight_decay}."
             )
+        if not 0 <= self.told <= 1:
+            raise ValueError(f"told is a share of the signals, between 0 and 1, got {self.told}.")
 
     def build(self) -> Denoiser:
         """The untrained denoiser, its weights drawn from the seed."""
@@ -103,7 +117,7 @@ class Recipe:
             return Denoiser(self.network(self.family, self.seed), self.schedule, self.parametrisation)
 
     def draw(self, network: nn.Module) -> Callable[[int], tuple[Tensor, ...]]:
-        """step → (x0, t, eps, weight): the batch of that step."""
+        """step → (x0, t, eps, weight), and cond (B, P) where anything is `told`: the batch of that step."""
         return partial(_draw, self, self.density(network, self.schedule))
 
     def optimiser(self, denoiser: nn.Module) -> Muon:
@@ -132,6 +146,7 @@ class Recipe:
             str([self.steps, self.batch, self.lr, self.kernel_lr, self.warmup]),
             str([self.weight_decay, self.clip, self.ema, self.seed]),
         ]
+        parts += [f"told {self.told}"] if self.told else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
 
     def key(self) -> str:
@@ -142,9 +157,14 @@ class Recipe:
 
 def _draw(recipe: Recipe, density: Tensor | None, step: int) -> tuple[Tensor, ...]:
     generator = stream(recipe.seed, step, BATCHES)
-    x0, _ = recipe.family.sample(recipe.batch, generator)
+    x0, params = recipe.family.sample(recipe.batch, generator)
     t, weight = draw_times(recipe.batch, recipe.schedule, generator, density)
-    return x0, t, torch.randn(x0.shape, generator=generator), weight
+    batch = x0, t, torch.randn(x0.shape, generator=generator), weight
+    if not recipe.told:
+        return batch
+    silent = torch.rand(len(x0), 1, generator=generator) >= recipe.told
+    hidden = silent | (torch.rand(params.shape, generator=generator) < 0.5)
+    return (*batch, params.masked_fill(hidden, math.nan))
 
 
 _TRAINING_CODE = (

@@ -39,7 +39,7 @@ class LitDDPM(lightning.LightningModule):
         self.losses: list[float] = []  # numbers: thousands of little tensors would pin down torch's memory
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        x0, t, eps, weight = batch
+        x0, t, eps, weight, *told = batch
         broken = (~torch.isfinite(x0)).flatten(1).any(1).nonzero()
         if len(broken):
             k = int(broken[0])
@@ -47,7 +47,7 @@ class LitDDPM(lightning.LightningModule):
                 f"NaN or infinity in the data at step {self.global_step}: signal {k} of the batch, at t = {int(t[k])}. "
                 "The last checkpoint is untouched; look at that signal."
             )
-        errors = weight * loss(self.denoiser, x0, t, eps)
+        errors = weight * loss(self.denoiser, x0, t, eps, cond=told[0] if told else None)
         value = errors.mean()
         self.losses.append(value.item())
         if not math.isfinite(self.losses[-1]):

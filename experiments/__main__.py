@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-NAMES = ("models", "families", "schedules")
+NAMES = ("models", "noise", "families", "schedules")
 
 
 def main() -> None:

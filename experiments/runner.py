@@ -138,9 +138,14 @@ def samples(recipe: Recipe, denoiser: Denoiser, n: int = 2048, **sampler: Any) -
     """Validity of n samples and the laws of their parameters over the critical value."""
     generator = stream(SAMPLES, recipe.seed, 0)
     *_, x = sample(denoiser, (n, 1, recipe.family.length), generator=generator, **sampler)
-    fits = fit_family(x, recipe.family)
+    return judged(x, recipe.family)
+
+
+def judged(x: torch.Tensor, family: Any) -> dict[str, float]:
+    """Validity of signals, their median residual, and the laws of their parameters over the critical value."""
+    fits = fit_family(x, family)
     valid = share(fits.valid)
-    over = {f"law_{name}": law.value / law.floor for name, law in laws(fits, recipe.family).items()}
+    over = {f"law_{name}": law.value / law.floor for name, law in laws(fits, family).items()}
     return {"valid": valid.value, "valid_margin": valid.margin, "residual": float(fits.residual.median()), **over}
 
 

@@ -8,7 +8,7 @@ from helpers import HO, SHORT, rng
 from torch.testing import assert_close
 
 from ddpm_lib import FamilyOracle, Gaussian, Morlet, Prediction, fit_family, q_sample, sample
-from ddpm_lib.guidance import Guided, Measurement, posterior_given, white
+from ddpm_lib.guidance import Asked, Guided, Measurement, ask, posterior_given, white
 
 DOUBLE = torch.float64
 L = 6
@@ -156,4 +156,62 @@ def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
 )
 def test_refusals(make, error, message):
     with pytest.raises(error, match=message):
+        make()
+
+
+# --- asking for parameters --------------------------------------------------------------------------------
+
+
+class Knows:
+    """x_0 is the condition where there is one, 0 where there is none; counts how often it is asked."""
+
+    schedule = HO
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, xt, t, cond):
+        self.calls += 1
+        a, s = HO(torch.as_tensor([t]), xt.dtype)
+        x0 = cond.nan_to_num()[:, :, None].expand_as(xt)
+        return Prediction(x0, (xt - a * x0) / s)
+
+
+@pytest.mark.parametrize(("weight", "expected", "calls"), [(0, 0.0, 2), (0.5, 1.5, 2), (1, 3.0, 1), (2.5, 7.5, 2)])
+def test_guidance_goes_from_the_free_answer_through_the_conditional_one(weight, expected, calls):
+    inner, xt = Knows(), torch.randn(4, 1, 8, generator=rng())
+    found = Asked(inner, torch.full((4, 1), 3.0), weight)(xt, 300)
+    a, s = HO(torch.tensor([300]))
+    assert_close(found.x0, torch.full_like(xt, expected))
+    assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-4, atol=1e-5)
+    assert inner.calls == calls
+
+
+def test_samples_have_what_was_asked_for():
+    cond = torch.tensor([[-1.0], [0.5], [2.0]])
+    *_, x0 = sample(Asked(Knows(), cond), (3, 1, 8), 10, generator=rng())
+    assert_close(x0, cond[:, :, None].expand(3, 1, 8), rtol=0, atol=1e-5)
+
+
+def test_what_is_not_asked_is_nan():
+    cond = ask(SHORT, 3, b=0.5, w=torch.tensor([4.0, 5.0, 7.0]))
+    assert_close(cond[:, 2], torch.tensor([4.0, 5.0, 7.0]))
+    assert (cond[:, 0] == 0.5).all() and cond[:, 1].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ask(SHORT, 2, v=1.0), "has the parameters b, s, w, not 'v'"),
+        (lambda: ask(SHORT, 2, w=8.0), "w lies between 4 and 7"),
+        (lambda: ask(SHORT, 2, w=math.nan), "w lies between 4 and 7"),
+        (lambda: Asked(Knows(), torch.ones(2, 1), -0.5), "weight is at least 0"),
+        (lambda: Asked(Knows(), torch.ones(2, 1), math.nan), "weight is at least 0"),
+        (lambda: Asked(Knows(), torch.ones(2)), "must have shape"),
+        (lambda: Asked(Knows(), torch.full((2, 1), math.inf)), "numbers or NaN"),
+        (lambda: Asked(Knows(), torch.ones(2, 1))(torch.zeros(3, 1, 8), 5), "2 conditions for 3 signals"),
+    ],
+)
+def test_a_wrong_question_is_told(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -1,5 +1,7 @@
 """Networks: shapes, gradients, what must not leak, and the linear skip that starts as the linear denoiser."""
 
+import math
+
 import pytest
 import torch
 from helpers import HO, rng
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm_lib import BenchmarkMorlet, Gaussian, LinearSkip, UNet1D, Wiener, fit_gaussian, networks
-from ddpm_lib.networks import Block, NoiseLevel
+from ddpm_lib.networks import Block, Conditions, NoiseLevel
 
 every = pytest.mark.parametrize("kind", networks.ALL, ids=[k.__name__ for k in networks.ALL])
 SIZES = dict(width=8, levels=3, blocks=1, patch=4, kernel=3, dim=16)
@@ -218,3 +220,45 @@ def test_a_skip_of_two_channels():
     assert skip(noise(3, 2, 40), torch.zeros(3)).shape == (3, 2, 40)
     with pytest.raises(ValueError, match=r"knows signals of shape \(2, 40\), got \(2, 41\)"):
         skip(noise(3, 2, 41), torch.zeros(3))
+
+
+# --- conditions -------------------------------------------------------------------------------------------
+
+RANGES = [(-2.0, 2.0), (0.4, 1.0)]
+
+
+def test_nothing_asked_is_all_nan():
+    network, x, level = make(UNet1D, **SIZES, conditions=RANGES), noise(3, 1, 40), torch.tensor([-5.0, 0.0, 5.0])
+    assert torch.equal(network(x, level), network(x, level, torch.full((3, 2), math.nan)))
+
+
+def test_every_parameter_is_heard_alone_and_together():
+    network, x, level = make(UNet1D, **SIZES, conditions=RANGES), noise(1, 1, 40), torch.zeros(1)
+    nan = math.nan
+    questions = [[nan, nan], [0.5, nan], [nan, 0.5], [0.5, 0.5], [0.6, 0.5], [0.5, 0.6], [-0.5, 0.5]]
+    answers = [network(x, level, torch.tensor([q])) for q in questions]
+    apart = torch.cdist(torch.cat(answers).flatten(1), torch.cat(answers).flatten(1)) + torch.eye(len(answers))
+    assert apart.min() > 1e-3
+
+
+def test_an_embedding_of_conditions_sees_places_in_the_range_and_not_units():
+    one, other = (Conditions([(low, 2 * low)], 16) for low in (1.0, 1000.0))
+    other.load_state_dict({k: v if k not in ("low", "high") else 1000 * v for k, v in one.state_dict().items()})
+    torch.testing.assert_close(one(torch.tensor([[1.3]])), other(torch.tensor([[1300.0]])), rtol=1e-4, atol=1e-4)
+
+
+def test_questions_do_not_leak_between_signals_and_gradients_are_finite():
+    network, x = make(UNet1D, **SIZES, conditions=RANGES), noise(2, 1, 40)
+    cond = torch.tensor([[math.nan, 0.5], [1.0, math.nan]])
+    both = network(x, torch.zeros(2), cond)
+    torch.testing.assert_close(both[1:], network(x[1:], torch.zeros(1), cond[1:]), rtol=1e-4, atol=1e-5)
+    both.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_conditions_of_the_wrong_shape_or_for_a_deaf_network_are_refused():
+    x = noise(2, 1, 40)
+    with pytest.raises(ValueError, match=r"shape \(B, 2\)"):
+        make(UNet1D, **SIZES, conditions=RANGES)(x, torch.zeros(2), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="without conditions"):
+        make(UNet1D, **SIZES)(x, torch.zeros(2), torch.zeros(2, 2))

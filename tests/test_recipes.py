@@ -17,10 +17,13 @@ from ddpm_lib import (
     V,
     by_linear_error,
     cosine,
+    fit,
     fit_gaussian,
     linear,
     linear_skip,
+    loss,
     report_grid,
+    stream,
 )
 
 FAMILY = SHORT
@@ -74,6 +77,38 @@ def test_the_network_of_the_book():
     assert not torch.equal(one.wiener.mean, other.wiener.mean)
     one, other = (list(small(seed=3).build().state_dict().values()) for _ in range(2))
     assert equal(one, other)
+
+
+# --- what the network is told --------------------------------------------------------------------------
+
+
+def test_half_of_the_signals_are_told_half_of_their_parameters():
+    recipe = small(batch=8000, told=0.6)
+    x0, t, eps, weight, cond = recipe.draw(net(FAMILY, 0))(3)
+    heard = ~cond.isnan()
+    assert abs(float(heard.any(1).double().mean()) - 0.6 * (1 - 0.5**3)) < 0.02
+    assert (heard.double().mean(0) - 0.3).abs().max() < 0.02
+    params = FAMILY.sample(8000, stream(0, 3, 0))[1]
+    assert torch.equal(cond[heard], params[heard]) and torch.equal(FAMILY.render(params), x0)
+    assert equal((x0, t, eps, weight), small(batch=8000).draw(net(FAMILY, 0))(3)), "the rest of the batch is the same"
+
+
+def test_a_network_that_is_told_learns_more():
+    """The place of the wavelet is told: at great noise nothing else says where it is."""
+    network = partial(linear_skip, n=500, conditional=True, width=8, blocks=1, dim=16)
+    recipe = small(network=network, told=1.0, steps=150, batch=32, warmup=10)
+    denoiser = fit(recipe).denoiser
+    x0, params = FAMILY.sample(256, stream(9, 0, 0))
+    t, eps = torch.full((256,), 600), torch.randn(x0.shape, generator=stream(9, 1, 0))
+    told, silent = (float(loss(denoiser, x0, t, eps, cond=c).mean()) for c in (params, None))
+    assert told < 0.9 * silent
+
+
+def test_a_share_and_a_family_are_needed():
+    with pytest.raises(ValueError, match="told is a share"):
+        small(told=1.5)
+    with pytest.raises(ValueError, match="family with a box"):
+        linear_skip(report_grid(128), conditional=True)
 
 
 # --- recipes ------------------------------------------------------------------------------------------

@@ -1,0 +1,118 @@
+"""Signals that were measured with noise: what the best denoiser of them is, and clean signals from it (chapter 14).
+
+A noisy signal y = x_0 + σ·n that is noised further, x_t = √ᾱ_t·y + √(1-ᾱ_t)·ε, is a clean signal with noise of
+variance v = ᾱ_t·σ² + 1-ᾱ_t. Everything here follows from that one line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .checks import times
+from .diffusion import Prediction
+from .schedules import Schedule
+from .signals import Family
+
+__all__ = ["Cleaned", "Noisy", "NoisyOracle"]
+
+
+class Noisy:
+    """A family as an instrument with noise records it: y = x_0 + σ·n, n ~ N(0, I), drawn afresh.
+
+    Args:
+        family: of the clean signals.
+        sigma: standard deviation of the noise, not negative.
+
+    >>> from ddpm_lib import BenchmarkMorlet
+    >>> Noisy(BenchmarkMorlet(), 0.1).sample(3, torch.Generator().manual_seed(0))[0].shape
+    torch.Size([3, 1, 128])
+    """
+
+    def __init__(self, family: Family, sigma: float):
+        self.clean, self.sigma = family, _checked(sigma)
+        self.names, self.low, self.high, self.length = family.names, family.low, family.high, family.length
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw n noisy signals: (y (n, 1, L), params (n, P))."""
+        x0, params = self.clean.sample(n, generator)
+        return x0 + self.sigma * torch.randn(x0.shape, generator=generator), params
+
+    def __repr__(self) -> str:
+        return f"Noisy({self.clean!r}, σ {self.sigma:g})"
+
+
+class NoisyOracle:
+    """The exact denoiser of `Noisy` signals, E[y | x_t], from the exact denoiser of the clean ones.
+
+    x_t scaled to the size that the forward process gives a clean signal at the noise v tells E[x_0|x_t]; of the noise
+    x_t - √ᾱ·x_0 the share (1-ᾱ)/v is the process's own.
+
+    Args:
+        oracle: of the clean family.
+        sigma: standard deviation of the noise in the data.
+    """
+
+    def __init__(self, oracle: Callable[..., Prediction], sigma: float):
+        self.oracle, self.sigma = oracle, _checked(sigma)
+        self.schedule: Schedule = oracle.schedule  # type: ignore[attr-defined]
+
+    def __call__(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+        """xt (B, C, L), t (B,), 0 < t ≤ T → Prediction of the noisy signal."""
+        t = times(t, xt)
+        ab = self.schedule.alpha_bar(t)
+        v = ab * self.sigma**2 + 1 - ab
+        alone = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
+        a, s, v, size = (z.to(xt)[:, None, None] for z in (ab.sqrt(), (1 - ab).sqrt(), v, (ab + v).rsqrt()))
+        x0 = self.oracle(size * xt, alone).x0
+        eps = (xt - a * x0) * s / v
+        return Prediction((xt - s * eps) / a, eps)
+
+
+class Cleaned:
+    """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
+
+    The inverse of `NoisyOracle`. At noise below the data's own nothing can be known, and an error says so: end the
+    steps of a sampler at `end`, from where one step leads to the mean.
+
+    Args:
+        denoiser: trained on signals y = x_0 + σ·n.
+        sigma: standard deviation of the noise in the data.
+
+    Attributes:
+        end: the time at which the noise over the signal, √(1-ᾱ)/√ᾱ, is 1.1 times the data's; at least 1.
+    """
+
+    def __init__(self, denoiser: Callable[..., Prediction], sigma: float):
+        self.denoiser, self.sigma = denoiser, _checked(sigma)
+        self.schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+        log_snr = math.inf if sigma == 0 else -2 * math.log(1.1 * sigma)
+        self.end = max(1.0, float(self.schedule.at_log_snr(torch.tensor(log_snr)))) if sigma else 1.0
+
+    def __call__(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        """xt (B, C, L), a clean signal noised to t (B,) → Prediction of the clean signal."""
+        t = times(t, xt)
+        ab = self.schedule.alpha_bar(t)
+        left = (1 - ab) / ab - self.sigma**2  # noise over signal, squared, that the process adds to the noisy signal
+        if not (left > 0).all():
+            raise ValueError(
+                f"These data hold noise of {self.sigma:g}: below that nothing is known of the clean signal. "
+                f"Take times from {self.end:.0f} on."
+            )
+        inner = self.schedule.at_log_snr(-left.log())
+        ab_inner = 1 / (1 + left)
+        scale = (ab_inner / ab).sqrt().to(xt)[:, None, None]
+        a, s = self.schedule(t, xt.dtype)
+        eps = self.denoiser(scale * xt, inner.to(xt.device)).eps
+        # the process's noise is the share (1-ᾱ)/v of all of it
+        whole = eps * ((1 - ab) / ab / left).sqrt().to(xt)[:, None, None]
+        return Prediction((xt - s * whole) / a, whole)
+
+
+def _checked(sigma: float) -> float:
+    if not 0 <= sigma < math.inf:
+        raise ValueError(f"The noise of data must be at least 0 and finite, got {sigma}.")
+    return sigma
