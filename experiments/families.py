@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ddpm_lib import BenchmarkMorlet, Denoiser, LinearSkip, Morlet, Recipe, families
 
 from .runner import Experiment, both, fresh
 
 
-def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
+def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     """Loss over floor and samples; the floor itself, and how far the best linear denoiser is from it."""
     assert isinstance(denoiser.network, LinearSkip)
     _, t, eps, exact = fresh(recipe.family, recipe.schedule, 1, recipe.schedule.T, 4096)

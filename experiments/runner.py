@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import ddpm_lib
@@ -46,7 +47,8 @@ class Experiment:
         name: of the table, ``experiments/NAME.csv``.
         recipes: by the name of the change.
         seeds: how often each is trained.
-        measure: (recipe, trained denoiser) → columns of the table.
+        measure: (recipe, trained denoiser) → columns of the table; a tensor goes into ``experiments/NAME.npz``
+            under the name of the run, from the first seed.
     """
 
     name: str
@@ -57,6 +59,10 @@ class Experiment:
     @property
     def table(self) -> Path:
         return TABLES / f"{self.name}.csv"
+
+    @property
+    def tensors(self) -> Path:
+        return TABLES / f"{self.name}.npz"
 
     def rows(self) -> list[dict[str, str]]:
         """The table as it is: one dictionary a row."""
@@ -90,8 +96,19 @@ class Experiment:
                 "weights": sum(p.numel() for p in denoiser.network.parameters()),
                 "seconds": round(trained),
             }
-            self.append({**key, **cost, **self.measure(recipe, denoiser)})
+            found = self.measure(recipe, denoiser)
+            drawn = {f"{run}: {k}": v.numpy() for k, v in found.items() if isinstance(v, torch.Tensor)}
+            if drawn and seed == next(iter(self.seeds)):
+                self.keep(drawn)
+            self.append({**key, **cost, **{k: v for k, v in found.items() if not isinstance(v, torch.Tensor)}})
             print(f"  {k}/{len(missing)} {run}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+
+    def keep(self, drawn: Mapping[str, np.ndarray]) -> None:
+        """Add arrays to the file beside the table, before its row: a row that is there has its arrays."""
+        there = dict(np.load(self.tensors)) if self.tensors.exists() else {}
+        part = self.tensors.with_suffix(".part.npz")
+        np.savez_compressed(part, **(there | drawn))
+        part.replace(self.tensors)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; rows of the same run and seed that it replaces are dropped."""
@@ -149,6 +166,8 @@ def judged(x: torch.Tensor, family: Any) -> dict[str, float]:
     return {"valid": valid.value, "valid_margin": valid.margin, "residual": float(fits.residual.median()), **over}
 
 
-def both(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
-    """`losses` and `samples`."""
-    return losses(recipe, denoiser) | samples(recipe, denoiser)
+def both(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
+    """`losses` and `samples`, and four samples to look at."""
+    four = torch.Generator().manual_seed(SAMPLES)
+    *_, x = sample(denoiser, (4, 1, recipe.family.length), generator=four)
+    return losses(recipe, denoiser) | samples(recipe, denoiser) | {"samples": x[:, 0]}

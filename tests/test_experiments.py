@@ -2,12 +2,13 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 from helpers import SHORT, small
 
 from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import families, models, runner, schedules
+from experiments import families, models, noise, runner, schedules
 from experiments.runner import Experiment
 
 
@@ -19,7 +20,8 @@ def experiment(tmp_path, monkeypatch):
 
     def measure(recipe, denoiser):
         asked.append((recipe.lr, recipe.seed))
-        return {"value": sum(float(p.sum()) for p in denoiser.parameters())}
+        value = sum(float(p.sum()) for p in denoiser.parameters())
+        return {"value": value, "drawn": torch.full((2,), float(recipe.seed))}
 
     made = Experiment("table", {"one": small(steps=2), "two": small(steps=2, lr=1e-3)}, range(2), measure)
     return made, asked
@@ -33,6 +35,8 @@ def test_a_table_is_filled_once(experiment):
     assert [(r["run"], r["seed"]) for r in rows] == [("one", "0"), ("one", "1"), ("two", "0"), ("two", "1")]
     assert len({r["recipe"] for r in rows}) == 4 and len({r["value"] for r in rows}) == 4
     assert all(r[k] for r in rows for k in ("version", "torch", "weights", "seconds"))
+    drawn = np.load(made.tensors)
+    assert set(drawn) == {"one: drawn", "two: drawn"} and all((drawn[k] == 0).all() for k in drawn)  # the first seed's
     made.fill()
     assert len(asked) == 4
 
@@ -83,7 +87,9 @@ def test_the_exact_denoiser_stands_at_the_floor():
     assert runner.ratio(recipe, recipe.build(), 1, 1000, 64).value > 1.5
 
 
-@pytest.mark.parametrize("experiment", [m.EXPERIMENT for m in (models, families, schedules)], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "experiment", [m.EXPERIMENT for m in (models, noise, families, schedules)], ids=lambda e: e.name
+)
 def test_every_declared_recipe_is_another_one(experiment):
     """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
     recipes = experiment.recipes
