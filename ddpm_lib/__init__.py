@@ -31,21 +31,21 @@ from .noisy import Cleaned, Noisy, NoisyOracle
 from .optim import Muon, orthogonal
 from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
 from .quadrature import FamilyOracle
-from .recipes import Recipe, by_linear_error, linear_skip
+from .recipes import Recipe, by_linear_error, linear_skip, longer
 from .samplers import Memory, ancestral, beta, beta_tilde, ddim, dpmpp_2m, dpmpp_2m_sde, heun, sample, walk
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
 from .scores import Score, Scoreboard, energy_distance, ks_uniform, memorised, scoreboard
 from .signals import BenchmarkMorlet, Family, Finite, Morlet, morlet, report_grid
 
 if TYPE_CHECKING:
-    from .store import cache_dir, load, save, train_or_load
+    from .store import cache_dir, load, pretrained, save, train_or_load
     from .training import Fit, LitDDPM, device, fit
 
 __version__ = "0.1.0"
 
 # Lightning takes seconds to import: what needs it is imported when it is first asked for.
 _LAZY = {
-    "store": ("cache_dir", "load", "save", "train_or_load"),
+    "store": ("cache_dir", "load", "pretrained", "save", "train_or_load"),
     "training": ("Fit", "LitDDPM", "device", "fit"),
 }
 
@@ -121,6 +121,7 @@ __all__ = [
     "linear_skip",
     "load",
     "log_linear",
+    "longer",
     "loss",
     "loss_over_floor",
     "mean_loss",
@@ -130,6 +131,7 @@ __all__ = [
     "orthogonal",
     "posterior_given",
     "predicted_noise",
+    "pretrained",
     "q_posterior",
     "q_sample",
     "q_step",

@@ -37,8 +37,9 @@ class NoiseLevel(nn.Module):
 class Conditions(nn.Module):
     """What is asked for, (B, P) with NaN where nothing is → embedding (B, dim).
 
-    A value becomes sines and cosines of its place in its range; a value that is not given becomes a learned vector,
-    the null embedding of Ho & Salimans 2022, one for each parameter, so that any subset may be asked for.
+    A value becomes sines and cosines of its place in its range, the faster the weaker, so that near values mean nearly
+    the same from the start; a value that is not given becomes a learned vector, the null embedding of Ho & Salimans
+    2022, one for each parameter, so that any subset may be asked for.
 
     Args:
         ranges: (low, high) of each parameter.
@@ -49,16 +50,17 @@ class Conditions(nn.Module):
     high: Tensor
     freqs: Tensor
 
-    def __init__(self, ranges: Sequence[tuple[float, float]], dim: int, waves: int = 6):
+    def __init__(self, ranges: Sequence[tuple[float, float]], dim: int, waves: int = 7):
         super().__init__()
         low, high = torch.tensor(ranges).T
         self.register_buffer("low", low.contiguous())
         self.register_buffer("high", high.contiguous())
-        # from half a period over the range, so that no two places look alike, to 16 periods
-        self.register_buffer("freqs", math.pi * 2.0 ** torch.arange(waves))
-        self.value = nn.Parameter(torch.randn(len(ranges), 2 * waves, dim) / (2 * waves) ** 0.5)
+        # from a quarter of a period over the range, so that no two places look alike, to 16 periods
+        self.register_buffer("freqs", math.pi * 2.0 ** torch.arange(-1, waves - 1))
+        self.value = nn.Parameter(torch.randn(len(ranges), 2 * waves, dim) / waves**0.5)
         self.null = nn.Parameter(torch.zeros(len(ranges), dim))
-        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim))
+        layers = [nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)]
+        self.mlp = nn.Sequential(*layers)
 
     def forward(self, cond: Tensor) -> Tensor:
         if cond.ndim != 2 or cond.shape[1] != len(self.low):
@@ -67,7 +69,8 @@ class Conditions(nn.Module):
             )
         place = (cond.nan_to_num() - self.low) / (self.high - self.low)
         angle = place[..., None] * self.freqs
-        value = torch.einsum("bpf,pfd->bpd", torch.cat([angle.sin(), angle.cos()], 2), self.value)
+        waves = torch.cat([angle.sin(), angle.cos()], 2) * (math.pi / self.freqs).clamp(max=1).repeat(2)
+        value = torch.einsum("bpf,pfd->bpd", waves, self.value)
         return self.mlp(torch.where(cond.isnan()[..., None], self.null, value).sum(1))
 
 

@@ -4,10 +4,10 @@
     python tools/book.py record [03 09]    run chapters (all, or those whose names contain a word given) and store
                                            their outputs in the notebooks
 
-Each chapter runs in a fresh kernel, in its own folder, the training chapter first (others load what it trains).
+Each chapter runs in a fresh kernel, in its own folder.
 `build` keeps the runs in a jupyter-cache below _build, which `jupyter-book build` reads as well. MyST-NB finds a
 run by the code of its notebook alone and would show stale figures after an edit in ddpm_lib; the cache's folder is
-therefore named by a hash of the library and of the training chapter's code.
+therefore named by a hash of the library.
 """
 
 from __future__ import annotations
@@ -27,35 +27,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
 BUILD = ROOT / "_build"
-FIRST = "09_training"
 CELL_TIMEOUT = 1800  # seconds
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def chapter_files() -> list[Path]:
-    """The chapters named in _toc.yml, the training chapter first."""
+    """The chapters named in _toc.yml."""
     import yaml
 
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     groups = toc.get("parts", [toc])
     names = [toc["root"], *(c["file"] for g in groups for c in g.get("chapters", []))]
-    files = [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
-    return sorted(files, key=lambda file: file.stem != FIRST)
+    return [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
 
 
 def cache_dir() -> Path:
-    """Where the runs of the chapters are kept: another folder for another library or another training."""
+    """Where the runs of the chapters are kept: another folder for another library."""
     digest = hashlib.sha256()
     sources = [file for folder in ("ddpm_lib", "equations") for file in sorted((ROOT / folder).rglob("*"))]
     for file in [*sources, *sorted(CHAPTERS.glob("*.bib")), *sorted((ROOT / "experiments").glob("*.csv"))]:
         if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv"}:
             digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
-    training = CHAPTERS / f"{FIRST}.ipynb"
-    if training.exists():
-        cells = json.loads(training.read_text("utf-8"))["cells"]
-        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-        digest.update(json.dumps(code).encode())
     return BUILD / ".jupyter_cache" / digest.hexdigest()[:16]
 
 
