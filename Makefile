@@ -13,7 +13,7 @@ TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/
 TORCH_LOCKED := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser scores benchmark experiments model record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser faults fuzz scores benchmark experiments model record lab lint format lock clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ test-fast: $(STAMP)  ## the tests of the library alone
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
 	$(BIN)/python -m pytest tests/test_browser.py -s
+
+faults: $(STAMP)  ## kill a training run 60 times and resume it to the bit; goes on where it was stopped; the last line counts
+	$(BIN)/python tools/faults.py
+
+fuzz: $(STAMP)  ## hostile input for everything public, thousands of cases; the last line counts
+	FUZZ=long $(BIN)/python -m pytest tests/test_fuzz.py -q
 
 scores: $(STAMP)  ## measure the model that ships: one JSON line
 	$(BIN)/python tools/scores.py

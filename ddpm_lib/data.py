@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .checks import count
+
 __all__ = ["batches", "stream"]
 
 
@@ -20,7 +22,8 @@ def stream(seed: int, step: int, purpose: int = 0) -> torch.Generator:
 
     Resuming, any number of workers and any number of ranks draw the same numbers because of it.
     """
-    state = np.random.SeedSequence((seed, step, purpose)).generate_state(1, np.uint64)[0]
+    numbers = [count(n, name, 0, 2**63 - 1) for n, name in ((seed, "seed"), (step, "step"), (purpose, "purpose"))]
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
@@ -71,4 +74,8 @@ def batches(
     >>> [x0.shape[0] for x0, params in loader]
     [4, 4, 4]
     """
+    limits = {"steps": (steps, 1), "start": (start, 0), "ranks": (ranks, 1), "workers": (workers, 0)}
+    for name, (n, low) in limits.items():
+        count(n, name, low)
+    count(rank, "rank", 0, ranks - 1)
     return DataLoader(_Batches(draw, rank, ranks), batch_size=None, sampler=_From(start, steps), num_workers=workers)

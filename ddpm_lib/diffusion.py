@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from .checks import check_signals, exact_times, same_shape, times
+from .checks import check_signals, check_tensor, count, exact_times, noised, same_shape, schedule_of, times
 from .schedules import Schedule
 
 __all__ = [
@@ -47,6 +47,7 @@ class Normal(NamedTuple):
 
     def sample(self, noise: Tensor) -> Tensor:
         """mean + √var·noise, report (4)."""
+        same_shape(self.mean, noise, "the mean and the noise")
         return self.mean + self.var.sqrt() * noise
 
 
@@ -97,8 +98,9 @@ def q_posterior(
     Returns:
         Normal with mean μ̃ (B, C, L) and variance β̃ (B, 1, 1); at s = 0 it is a point mass at x0.
     """
-    same_shape(x0, xt, "x0 and xt")
-    t, s = (exact_times(v, xt) for v in (t, t - 1 if s is None else s))
+    same_shape(check_signals(x0), xt, "x0 and xt")
+    t = exact_times(t, xt)
+    s = t - 1 if s is None else exact_times(s, xt)
     if not (s < t).all():
         raise ValueError("The posterior steps back in time: s must be smaller than t.")
     beta, ab_s = schedule.beta(t, s), schedule.alpha_bar(s)
@@ -173,9 +175,11 @@ class Denoiser(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L) at times t (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
-        t = times(t, xt)
-        a, s = self.schedule(t, xt.dtype)
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        t, a, s = noised(xt, t, self.schedule, next(weights, None))
         out = self.network(xt, self.schedule.log_snr(t, xt.dtype), cond)
+        if out.shape != xt.shape:
+            raise ValueError(f"The network must return signals of shape {tuple(xt.shape)}, got {tuple(out.shape)}.")
         return self.parametrisation.predict(out, xt, a, s)
 
 
@@ -199,17 +203,14 @@ def draw_times(
         density: (T,), how often each t is drawn, up to a factor; uniform where it is not given, and then
             every weight is 1. Otherwise weight = (1/T)/p(t): importance sampling (Nichol & Dhariwal 2021, sec. 3.3).
     """
+    count(n, "The number of times")
     if density is None:
         return torch.randint(1, schedule.T + 1, (n,), generator=generator), torch.ones(n)
-    if density.shape != (schedule.T,) or not (torch.isfinite(density) & (density > 0)).all():
-        raise ValueError(f"The density over t must have shape ({schedule.T},) and be positive, got {_shape(density)}.")
+    if not (check_tensor(density, "The density over t", schedule.T) > 0).all():
+        raise ValueError(f"The density over t must be positive, got values from {density.min():.3g}.")
     p = density / density.sum()
     k = torch.multinomial(p, n, replacement=True, generator=generator)
     return k + 1, 1 / (schedule.T * p[k])
-
-
-def _shape(x: Tensor) -> str:
-    return f"shape {tuple(x.shape)}" + (f" with values from {x.min():.3g} to {x.max():.3g}" if x.numel() else "")
 
 
 def loss(
@@ -232,8 +233,8 @@ def loss(
     Returns:
         (B,), the mean over channels and samples. With `simple` a denoiser that always says ε̂ = 0 has 1.
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    t = times(t, x0)
+    schedule: Schedule = schedule_of(denoiser)
+    t = times(t, check_signals(x0))
     if (t <= 0).any():
         raise ValueError(f"The loss needs times in 1…{schedule.T}, got {t.min()}: at 0 there is no noise to predict.")
     error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_signals, times
+from .checks import LARGEST, check_signals, check_tensor, count, holds, number, reals, schedule_of, times, together
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
 
@@ -53,21 +53,24 @@ def gaussian_kl(square: Tensor, var_1: Tensor, var_2: Tensor, dim: int) -> Tenso
     >>> gaussian_kl(torch.tensor(2.0), torch.tensor(1.0), torch.tensor(1.0), dim=3)
     tensor(1.)
     """
+    square, var_1, var_2 = together("A square or a variance", square, var_1, var_2)
+    if not all(holds((v >= low) & (v <= LARGEST**2)) for v, low in ((square, 0), (var_1, 1e-20), (var_2, 1e-20))):
+        raise ValueError("A divergence needs square >= 0 and variances > 0, all of them finite.")
     ratio = var_1 / var_2
-    return 0.5 * (square / var_2 + dim * (ratio - 1 - ratio.log()))
+    return 0.5 * (square / var_2 + count(dim, "dim") * (ratio - 1 - ratio.log()))
 
 
 def _sigma2(schedule: Schedule, t: Tensor, variance: Variance | Tensor, sigma_1: float | None = None) -> Tensor:
     """σ_t² (B,) in float64; at t = 1 the decoder's σ_1², √β_1 where it is not given."""
     if isinstance(variance, Tensor):
-        if variance.shape != (schedule.T + 1,):
-            raise ValueError(
-                f"A table of variances needs shape ({schedule.T + 1},), t = 0…T, got {tuple(variance.shape)}."
-            )
-        out = variance.to(t.device, torch.float64)[t]
+        if t.is_floating_point():
+            raise TypeError(f"A table of variances is read at integer t, got {t.dtype}.")
+        out = check_tensor(variance, "A table of variances", schedule.T + 1).to(t.device, torch.float64)[t]
     else:
+        if not callable(variance):
+            raise TypeError(f"A variance is a function of (schedule, t, s) or a table, got {variance!r}.")
         out = variance(schedule, t, t - 1).double()
-    first = schedule.beta(torch.ones_like(t)) if sigma_1 is None else torch.full_like(out, sigma_1**2)
+    first = schedule.beta(torch.ones_like(t)) if sigma_1 is None else torch.full_like(out, number(sigma_1, "σ_1") ** 2)
     out = torch.where(t == 1, first, out)
     if not (torch.isfinite(out) & (out > 0)).all():
         raise ValueError("σ² must be positive and finite at every t: σ = 0 puts an infinite weight on the error.")
@@ -92,6 +95,7 @@ def vlb(
     >>> [f"{w:.5f}" for w in vlb(linear(), t) / linear().snr(t)]
     ['0.50005', '0.07372', '0.01008', '0.00550', '0.01020']
     """
+    t = reals(t, "t")
     noise = -torch.expm1(schedule.log_alpha_bar(t))
     sigma2 = _sigma2(schedule, t, variance, sigma_1)
     return schedule.alpha_bar(t - 1) * schedule.beta(t) ** 2 / (2 * sigma2 * noise**2)
@@ -99,9 +103,7 @@ def vlb(
 
 def min_snr(schedule: Schedule, t: Tensor, gamma: float = 5.0) -> Tensor:
     """min(SNR_t, γ) in front of ‖x_0 - x̂_0‖², (B,): Hang et al. 2023, min-SNR-γ. With γ = ∞ it is `simple`."""
-    if not gamma > 0:
-        raise ValueError(f"gamma must be positive, got {gamma}.")
-    return schedule.snr(t).clamp(max=gamma)
+    return schedule.snr(t).clamp(max=number(gamma, "gamma", 0.0, math.inf, above=True))
 
 
 def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
@@ -122,7 +124,7 @@ def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
 
 def _square_error(denoiser: Denoise, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """‖x_0 - x̂_0(x_t, t)‖² (B,)."""
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule: Schedule = schedule_of(denoiser)
     return (x0 - denoiser(q_sample(x0, t, eps, schedule), t).x0).double().square().sum((1, 2))
 
 
@@ -142,8 +144,8 @@ def L_t(
     Raises:
         ValueError: t < 2, where q(x_0|x_1, x_0) is a point and has no density: that term is `L_0`.
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    t = times(t, x0)
+    schedule: Schedule = schedule_of(denoiser)
+    t = times(t, check_signals(x0))
     if not (t >= 2).all():
         raise ValueError("L_t is defined for t >= 2; the term of t = 1 is the decoder, L_0.")
     sigma2 = _sigma2(schedule, t, variance)
@@ -159,8 +161,8 @@ def L_0(denoiser: Denoise, x0: Tensor, eps: Tensor, sigma_1: float | None = None
         x0, eps: (B, C, L).
         sigma_1: the decoder's standard deviation, √β_1 where it is not given.
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    t = times(1, x0)
+    schedule: Schedule = schedule_of(denoiser)
+    t = times(1, check_signals(x0))
     sigma2 = _sigma2(schedule, t, Schedule.beta, sigma_1)
     square = _square_error(denoiser, x0, t, eps)
     return 0.5 * (square / sigma2 + x0[0].numel() * (2 * math.pi * sigma2).log())
@@ -200,11 +202,10 @@ def elbo(
     '1.418939'
     """
     check_signals(x0)
-    if eps is None and draws < 1:
-        raise ValueError(f"The number of draws must be at least 1, got {draws}.")
-    if eps is not None and eps.shape[1:] != x0.shape:
-        raise ValueError(f"The noises must have shape (draws, *{tuple(x0.shape)}), got {tuple(eps.shape)}.")
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    count(draws, "The number of draws", high=10**6)
+    if eps is not None:
+        check_tensor(eps, "The table of noises", "draws", *x0.shape)
+    schedule: Schedule = schedule_of(denoiser)
     last, parts = schedule.T, []
 
     def noise(k: int) -> Tensor:
@@ -235,7 +236,7 @@ def best_variance(denoiser: Denoise, x0: Tensor, generator: torch.Generator | No
         x0: (B, C, L), the signals that the expectation is taken over, each with one noise at each t.
     """
     check_signals(x0)
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule: Schedule = schedule_of(denoiser)
     t = torch.arange(1, schedule.T + 1)
     draw = ((k, torch.randn(x0.shape, generator=generator).to(x0)) for k in t.tolist())
     square = torch.stack([_square_error(denoiser, x0, times(k, x0), eps).mean().cpu() for k, eps in draw])

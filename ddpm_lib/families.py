@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .signals import Family, morlet
+from .signals import Family, wavelet
 
 __all__ = ["Chirp", "DampedSine", "Edges", "PulsePair", "Ricker", "Sawtooth", "TwoMorlets"]
 
@@ -125,7 +125,9 @@ class TwoMorlets(Family):
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
         pairs = (params[:3], params[3:])
-        return sum((morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b) for b, s, w in pairs), torch.zeros(()))
+        return sum(
+            (wavelet(x, frequency=w / (2 * math.pi * s), width=s, shift=b) for b, s, w in pairs), torch.zeros(())
+        )
 
 
 def _positive(interval: Pair, what: str) -> None:

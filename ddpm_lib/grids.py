@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import count, number
 from .schedules import Schedule
 
 __all__ = ["even_log_snr", "even_steps", "karras"]
@@ -20,10 +21,9 @@ def even_log_snr(schedule: Schedule, steps: int, tilt: float = 0.0) -> list[floa
     """Times T > … > 1 at equal distances in log-SNR (real numbers), then 0: steps + 1 of them.
 
     Args:
-        tilt: 0 or more; how much denser the steps are where there is signal: their density over log-SNR is ᾱ^tilt.
+        tilt: 0…10; how much denser the steps are where there is signal: their density over log-SNR is ᾱ^tilt.
     """
-    if not tilt >= 0:
-        raise ValueError(f"tilt must be 0 or more, got {tilt}.")
+    number(tilt, "tilt", 0.0, 10.0)
     first, last = schedule.log_snr(torch.tensor([schedule.T, 1])).tolist()
     fine = torch.linspace(first, last, 4001, dtype=torch.float64)
     passed = torch.cumulative_trapezoid(torch.sigmoid(fine) ** tilt, fine)  # sigmoid(log-SNR) is ᾱ
@@ -34,6 +34,7 @@ def even_log_snr(schedule: Schedule, steps: int, tilt: float = 0.0) -> list[floa
 
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> list[float]:
     """Times T > … > 1 at equal distances in σ^(1/ρ), σ = √((1-ᾱ)/ᾱ) (Karras et al. 2022, eq. 5), then 0."""
+    number(rho, "rho", 0.5, 100.0)
     ends = (-schedule.log_snr(torch.tensor([schedule.T, 1])) / (2 * rho)).exp()
     grid = torch.linspace(ends[0].item(), ends[1].item(), _checked(steps, schedule), dtype=torch.float64)
     return _times(schedule, -2 * rho * grid.log())
@@ -44,9 +45,7 @@ def _times(schedule: Schedule, log_snr: Tensor) -> list[float]:
 
 
 def _checked(steps: int, schedule: Schedule) -> int:
-    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= schedule.T:
-        raise ValueError(f"The number of sampling steps must be an integer from 1 to T = {schedule.T}, got {steps!r}.")
-    return steps
+    return count(steps, "The number of sampling steps", high=schedule.T)
 
 
 ALL = (even_steps, even_log_snr, karras)

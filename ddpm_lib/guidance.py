@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_signals, times
+from .checks import LARGEST, brief, check_signals, noised, number, schedule_of
 from .diffusion import Prediction
 from .quadrature import FamilyOracle
 from .schedules import Schedule
@@ -99,13 +99,13 @@ class Measurement:
 
     def __post_init__(self) -> None:
         a = self.matrix
-        if a.ndim != 2 or not len(a) or not torch.isfinite(a).all() or not (a != 0).any(1).all():
+        sound = isinstance(a, Tensor) and a.ndim == 2 and len(a) and a.is_floating_point() and a.dtype != torch.float16
+        if not sound or not (a.abs() <= LARGEST).all() or not (a != 0).any(1).all():
             raise ValueError(
                 "A measurement needs a finite matrix (M, L) with M >= 1 and no row of zeros, "
-                f"got shape {tuple(a.shape)}: with nothing measured there is nothing to agree with."
+                f"got {brief(a)}: with nothing measured there is nothing to agree with."
             )
-        if not 0.01 <= self.sigma < float("inf"):
-            raise ValueError(f"The noise of a measurement must be at least 0.01 and finite, got {self.sigma}.")
+        number(self.sigma, "The noise of a measurement", 0.01)
 
     @classmethod
     def samples(cls, mask: Tensor, sigma: float) -> Measurement:
@@ -164,19 +164,17 @@ class Guided:
         y: Tensor,
         variance: Callable[[Schedule, Tensor], Tensor] = white,
     ):
-        if y.ndim != 2 or y.shape[1] != len(measurement.matrix) or not torch.isfinite(y).all():
-            raise ValueError(
-                f"y must be finite and of shape (B, {len(measurement.matrix)}), one row a signal, got {tuple(y.shape)}."
-            )
-        self.denoiser, self.schedule = denoiser, denoiser.schedule  # type: ignore[attr-defined]
+        rows = len(measurement.matrix)
+        if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[1] != rows or not (y.abs() <= LARGEST).all():
+            raise ValueError(f"y must be finite and of shape (B, {rows}), one row a signal, got {brief(y)}.")
+        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
         self.measurement, self.y, self.variance = measurement, y, variance
 
     def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
         """xt (B, 1, L), B as in y → Prediction."""
         if len(xt) != len(self.y):
             raise ValueError(f"There are {len(self.y)} measurements for {len(xt)} signals: give one for each.")
-        t = times(t, xt)
-        a, s = self.schedule(t, xt.dtype)
+        t, a, s = noised(xt, t, self.schedule)
         matrix, noise = self.measurement.matrix.to(xt), self.measurement.sigma**2 * torch.eye(len(self.y[0])).to(xt)
         if hasattr(self.denoiser, "covariance"):
             x0, cov = self.denoiser(xt, t).x0, self.denoiser.covariance(xt, t)

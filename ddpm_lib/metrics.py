@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_signals, same_shape
+from .checks import check_signals, count, number, precise, same_shape, schedule_of, times
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
 from .signals import Family
@@ -29,11 +29,14 @@ class Estimate(NamedTuple):
 
 def _mean(x: Tensor) -> Estimate:
     x = x.double()
-    return Estimate(x.mean().item(), 1.96 * x.std().item() / math.sqrt(len(x)))
+    spread = x.std().item() if len(x) > 1 else math.inf  # one number says nothing of how far it is from the mean
+    return Estimate(x.mean().item(), 1.96 * spread / math.sqrt(len(x)))
 
 
 def share(hits: Tensor) -> Estimate:
     """Share of True in hits (n,), with the Agresti-Coull interval, which does not vanish at 0 and 1."""
+    if not isinstance(hits, Tensor) or hits.dtype != torch.bool or hits.ndim != 1 or not len(hits):
+        raise TypeError("A share is that of True in a tensor of booleans of shape (n,), n >= 1.")
     n, k = len(hits) + 4, int(hits.sum()) + 2
     centre = k / n
     margin = 2 * math.sqrt(centre * (1 - centre) / n)
@@ -44,12 +47,15 @@ def share(hits: Tensor) -> Estimate:
 @torch.no_grad()
 def predicted_noise(denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
     """ε̂ of signals xt (n, C, L) at times t (n,), asked in chunks that fit into memory."""
+    count(chunk, "A chunk")
+    schedule_of(denoiser)
+    t = times(t, check_signals(xt, "xt", "n"))
     return torch.cat([denoiser(x, u).eps for x, u in zip(xt.split(chunk), t.split(chunk), strict=True)])
 
 
 def mean_loss(denoiser: Callable[..., Prediction], x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
     """L_simple ‖ε - ε̂‖² a sample over given signals (n, C, L), times (n,) and noise, with its interval."""
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule: Schedule = schedule_of(denoiser)
     return _mean((eps - predicted_noise(denoiser, q_sample(x0, t, eps, schedule), t)).square().mean((1, 2)))
 
 
@@ -71,16 +77,18 @@ def loss_over_floor(
             many denoisers are held against one answer.
         x0, eps: (n, C, L), fresh. t: (n,), 1…T.
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule: Schedule = schedule_of(denoiser)
     xt = q_sample(x0, t, eps, schedule)
     exact = oracle if isinstance(oracle, Tensor) else predicted_noise(oracle, xt, t)
     same_shape(x0, exact, "x0 and the oracle's noise")
     excess = (predicted_noise(denoiser, xt, t) - exact).square().mean((1, 2)).double()
     floor = (eps - exact).square().mean((1, 2)).double()
+    if not floor.mean() > 0:
+        raise ValueError("The oracle's noise is eps itself: a loss over a floor of 0 is no number.")
     ratio = excess.mean() / floor.mean()
     # the ratio of two means, to first order: the spread of excess - ratio·floor
-    spread = (excess - ratio * floor).std() / (floor.mean() * math.sqrt(len(x0)))
-    return Estimate(1 + ratio.item(), 1.96 * spread.item())
+    spread = _mean(excess - ratio * floor).margin / floor.mean().item()
+    return Estimate(1 + ratio.item(), spread)
 
 
 class FittedSignals(NamedTuple):
@@ -115,11 +123,17 @@ def fit_family(
     (True, True)
     """
     family.check_length(check_signals(x, "x", "n"))
+    x = precise(x)
+    cells = count(cells, "The number of cells", high=10**6)
+    number(tolerance, "tolerance", 0.0)
+    count(iterations, "The number of iterations", 0)
     n_params = len(family.names)
     grid, _ = family.grid(cells)
     # a little beyond the box: a signal just outside it would else start in the trough of a neighbouring period
     middle = 0.5 * (family.low + family.high)
     grid = middle + 1.15 * (grid - middle)
+    grid = grid.to(x)
+    count(starts, "The number of starts", high=len(grid))
     near = torch.cdist(x.flatten(1), family.render(grid).flatten(1)).topk(starts, largest=False).indices
     theta = grid[near].flatten(0, 1)
     target = x.flatten(1).repeat_interleave(starts, 0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checks import check_signals, check_tensor, count
 from .oracle import Wiener
 
 __all__ = ["Block", "Conditions", "LinearSkip", "NoiseLevel", "UNet1D"]
@@ -25,12 +26,14 @@ class NoiseLevel(nn.Module):
 
     def __init__(self, dim: int, waves: int = 16):
         super().__init__()
+        count(dim, "dim", high=10**4)
+        count(waves, "waves", high=10**4)
         # log-SNR runs over some ±10: wavelengths from 60, more than the whole range, down to 0.6
         self.register_buffer("freqs", 2 * math.pi / torch.logspace(math.log10(60), math.log10(0.6), waves))
         self.mlp = nn.Sequential(nn.Linear(2 * waves, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
     def forward(self, log_snr: Tensor) -> Tensor:
-        angle = log_snr[:, None] * self.freqs
+        angle = check_tensor(log_snr, "log_snr", "B", like=self.freqs)[:, None] * self.freqs
         return self.mlp(torch.cat([angle.sin(), angle.cos()], 1))
 
 
@@ -83,6 +86,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, kernel: int, dim: int):
         super().__init__()
+        for size, name in ((width, "width"), (kernel, "kernel"), (dim, "dim")):
+            count(size, name, high=10**4)
         self.look = nn.Conv1d(width, 2 * width, kernel, padding=kernel // 2)
         self.norm = nn.GroupNorm(1, 2 * width)
         self.film = nn.Linear(dim, 4 * width)
@@ -91,6 +96,9 @@ class Block(nn.Module):
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        weight = self.look.weight
+        check_tensor(x, "x", "B", weight.shape[1], "n", like=weight, values=False)  # values are looked at once, outside
+        check_tensor(emb, "emb", len(x), self.film.in_features, like=weight, values=False)
         scale, shift = self.film(emb)[:, :, None].chunk(2, 1)
         return x + self.mix(F.silu(self.norm(self.look(x)) * (1 + scale) + shift))
 
@@ -136,8 +144,10 @@ class UNet1D(nn.Module):
         conditions: Sequence[tuple[float, float]] = (),
     ):
         super().__init__()
-        if kernel % 2 == 0 or min(in_channels, out_channels, width, levels, blocks, patch, kernel, dim) < 1:
-            raise ValueError("Every size of a UNet1D must be at least 1 and the kernel odd.")
+        for size in (in_channels, out_channels, width, levels, blocks, patch, kernel, dim):
+            count(size, "Every size of a UNet1D", high=10**4)
+        if kernel % 2 == 0:
+            raise ValueError(f"The kernel of a UNet1D must be odd, got {kernel}.")
         self.in_channels, self.position, self.bridges = in_channels, position, bridges
         self.multiple = patch * 2 ** (levels - 1)
         self.noise_level = NoiseLevel(dim)
@@ -159,8 +169,8 @@ class UNet1D(nn.Module):
         """x (B, in_channels, L), log_snr (B,), cond (B, P) with NaN where nothing is asked → (B, out_channels, L)."""
         if cond is not None and self.conditions is None:
             raise ValueError("This network was built without conditions: call it with cond=None.")
-        if x.ndim != 3 or x.shape[1] != self.in_channels:
-            raise ValueError(f"UNet1D needs x of shape (B, {self.in_channels}, L), got {tuple(x.shape)}.")
+        check_tensor(x, "x", "B", self.in_channels, "L", like=self.patches.weight)
+        check_tensor(log_snr, "log_snr", len(x))
         length = x.shape[-1]
         if self.position:
             where = torch.linspace(-1, 1, length, dtype=x.dtype, device=x.device)
@@ -219,6 +229,7 @@ class LinearSkip(nn.Module):
 
     def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
         """xt (B, C, L), log_snr (B,) → ε̂ (B, C, L)."""
+        check_tensor(log_snr, "log_snr", len(check_signals(x, "x")), like=x)
         signal = torch.sigmoid(log_snr)[:, None, None]  # ᾱ_t
         noise = torch.sigmoid(-log_snr)[:, None, None]  # 1-ᾱ_t
         a, s = signal.sqrt(), noise.sqrt()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import check_signals, times
+from .checks import check_signals, check_tensor, count, noised, same_type
 from .diffusion import Prediction
 from .schedules import Schedule
 
@@ -36,13 +36,16 @@ class Wiener(nn.Module):
 
     def __init__(self, mean: Tensor, cov: Tensor, rank: int = 256):
         super().__init__()
-        n = mean.numel()
-        if mean.ndim != 2 or cov.shape != (n, n):
-            raise ValueError(
-                "The mean must have shape (C, L) and the covariance (C·L, C·L), "
-                f"got {tuple(mean.shape)} and {tuple(cov.shape)}."
-            )
+        n = check_tensor(mean, "The mean", "C", "L").numel()
+        check_tensor(cov, "The covariance", n, n)
         power, basis = torch.linalg.eigh(cov.double())
+        if (
+            not (cov - cov.T).abs().max() <= 1e-4 * cov.abs().max()
+            or not power[0] >= -1e-4 * power[-1]
+            or power[-1] <= 0
+        ):
+            raise ValueError("A covariance must be symmetric, positive semi-definite and not 0 everywhere.")
+        count(rank, "rank")
         keep = power > 1e-8 * power[-1]
         keep[: max(0, n - rank)] = False  # eigh sorts from small to large
         self.register_buffer("mean", mean)
@@ -51,6 +54,7 @@ class Wiener(nn.Module):
 
     def forward(self, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
         """xt (B, C, L), a = √ᾱ_t and s = √(1-ᾱ_t) (B, 1, 1) → Prediction."""
+        same_type(check_signals(xt, "xt"), self.mean, "xt")
         if xt.shape[1:] != self.mean.shape:
             raise ValueError(
                 f"This denoiser knows signals of shape {tuple(self.mean.shape)}, got {tuple(xt.shape[1:])}."
@@ -71,7 +75,8 @@ def fit_gaussian(x0: Tensor) -> tuple[Tensor, Tensor]:
 
     In float32 its small directions would be rounding, and their number would differ between processors.
     """
-    check_signals(x0, first="n")
+    if len(check_signals(x0, first="n")) < 2:
+        raise ValueError("A covariance needs at least 2 signals, got 1.")
     return x0.mean(0), torch.cov(x0.flatten(1).double().T)
 
 
@@ -90,11 +95,11 @@ class Gaussian(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,) → Prediction."""
-        return self.wiener(xt, *self.schedule(times(t, xt), xt.dtype))
+        return self.wiener(xt, *noised(xt, t, self.schedule, self.wiener.mean)[1:])
 
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, C·L, C·L): U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
-        a, s = self.schedule(times(t, xt), xt.dtype)
+        _, a, s = noised(xt, t, self.schedule, self.wiener.mean)
         power, basis = self.wiener.power, self.wiener.basis
         return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
 
@@ -128,7 +133,9 @@ class FiniteOracle(nn.Module):
 
     def weights(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Posterior probability of each signal, (B, K)."""
-        a, s = self.schedule(times(t, xt), xt.dtype)
+        _, a, s = noised(xt, t, self.schedule, self.signals)
+        if xt.shape[1:] != self.signals.shape[1:]:
+            raise ValueError(f"The signals have shape {tuple(self.signals.shape[1:])}, got {tuple(xt.shape[1:])}.")
         atoms = self.signals.flatten(1)
         # ‖x_t‖² is common to all atoms and drops out of the softmax
         fit = a[:, 0] * (xt.flatten(1) @ atoms.T) - 0.5 * a[:, 0] ** 2 * atoms.square().sum(1)
@@ -136,7 +143,7 @@ class FiniteOracle(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,), t > 0 → Prediction."""
-        a, s = self.schedule(times(t, xt), xt.dtype)
+        _, a, s = noised(xt, t, self.schedule, self.signals)
         x0 = (self.weights(xt, t) @ self.signals.flatten(1)).view_as(xt)
         return Prediction(x0, (xt - a * x0) / s)
 

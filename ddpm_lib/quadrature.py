@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import check_signals, times
+from .checks import count, noised, number, times
 from .diffusion import Prediction
 from .schedules import Schedule
 from .signals import Family
@@ -109,6 +109,9 @@ class FamilyOracle(nn.Module):
 
     def __init__(self, family: Family, schedule: Schedule, cells: int = 16384, keep: int = 64, resolution: float = 1.2):
         super().__init__()
+        count(cells, "The number of cells", high=10**6)
+        count(keep, "The number of cells to keep", 2, 10**6)
+        number(resolution, "resolution", 1e-3, 1e3)
         self.scaled = family.scale is not None and len(family.names) > 1
         shapes = _UnitScale(family) if self.scaled else family
         n_params = len(shapes.names)
@@ -176,8 +179,8 @@ class FamilyOracle(nn.Module):
 
         The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.
         """
-        self.family.check_length(check_signals(xt, "xt"))
         t = times(t, xt)
+        self.family.check_length(xt)
         for time in t.unique().tolist():
             for rows in (t == time).nonzero()[:, 0].split(chunk):
                 yield rows, self._nodes(xt[rows].flatten(1).to(self.atoms), time, tails * self.keep)
@@ -185,16 +188,17 @@ class FamilyOracle(nn.Module):
     @torch.no_grad()
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
+        _, a, s = noised(xt, t, self.schedule)
         x0 = torch.empty_like(xt)
         for rows, nodes in self._by_time(xt, t):
             weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
             x0[rows] = (weight[:, None] @ nodes.shapes).to(xt.dtype)
-        a, s = self.schedule(times(t, xt), xt.dtype)
         return Prediction(x0, (xt - a * x0) / s)
 
     @torch.no_grad()
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, L, L)."""
+        noised(xt, t, self.schedule)
         out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
         for rows, (_, shapes, weight, scale) in self._by_time(xt, t, tails=3):
             if scale is None:
@@ -210,6 +214,8 @@ class FamilyOracle(nn.Module):
     @torch.no_grad()
     def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of the parameters given each x_t, (B, n, P): middles of cells, a scale from its own law."""
+        count(n, "The number of draws")
+        noised(xt, t, self.schedule)
         out = torch.empty(len(xt), n, len(self.family.names))
         for rows, nodes in self._by_time(xt, t, tails=3):
             k = torch.multinomial(nodes.weight, n, replacement=True, generator=generator)

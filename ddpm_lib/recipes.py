@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import count, number
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation, draw_times
 from .networks import LinearSkip, UNet1D
@@ -98,17 +99,13 @@ class Recipe:
     told: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.warmup < 0:
-            raise ValueError(
-                f"A recipe needs steps >= 1, batch >= 1 and warmup >= 0, got {self.steps}, {self.batch}, {self.warmup}."
-            )
-        if not (self.lr > 0 and self.kernel_lr > 0 and self.clip > 0 and 0 <= self.ema < 1 and self.weight_decay >= 0):
-            raise ValueError(
-                "A recipe needs lr > 0, kernel_lr > 0, clip > 0, 0 <= ema < 1 and weight_decay >= 0, "
-                f"got {self.lr}, {self.kernel_lr}, {self.clip}, {self.ema}, {self.weight_decay}."
-            )
-        if not 0 <= self.told <= 1:
-            raise ValueError(f"told is a share of the signals, between 0 and 1, got {self.told}.")
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
+            count(getattr(self, name), f"{name} of a recipe", least)
+        for name in ("lr", "kernel_lr", "clip"):
+            number(getattr(self, name), f"{name} of a recipe", 0.0, 1e30, above=True)
+        number(self.weight_decay, "weight_decay of a recipe", 0.0)
+        number(self.ema, "ema of a recipe", 0.0, 0.9999999)
+        number(self.told, "told of a recipe", 0.0, 1.0)
 
     def build(self) -> Denoiser:
         """The untrained denoiser, its weights drawn from the seed."""

@@ -7,13 +7,13 @@ loop hands it, a `Memory`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .checks import check_signals
+from .checks import check_signals, count, holds, number, same_shape, schedule_of
 from .diffusion import Prediction, q_posterior
 from .grids import even_log_snr
 from .schedules import Schedule
@@ -39,10 +39,22 @@ TILT = 0.3
 """Of the grid that `sample` lays out by itself: chapter 18 compares it with others."""
 
 
+def _step(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor) -> Schedule:
+    """The schedule, once the arguments of a step have been looked at."""
+    schedule: Schedule = schedule_of(denoiser)
+    same_shape(check_signals(xt, "xt"), noise, "xt and noise")
+    if not number(s, "s", 0.0) < number(t, "t"):
+        raise ValueError(f"A step goes back in time: s must be smaller than t, got t = {t} and s = {s}.")
+    return schedule
+
+
 def beta_tilde(schedule: Schedule, t: float, s: float) -> Tensor:
     """σ² = β̃ = (1-ᾱ_s)/(1-ᾱ_t)·β, report (43): right where x_0 is known exactly. A number in float64."""
+    beta = schedule.beta(t, s)
     noise_s, noise_t = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (s, t))
-    return noise_s / noise_t * schedule.beta(t, s)
+    if not holds(noise_t > 0):
+        raise ValueError("β̃ is the variance of a step back from t > 0: at 0 there is nothing to go back from.")
+    return noise_s / noise_t * beta
 
 
 def beta(schedule: Schedule, t: float, s: float) -> Tensor:
@@ -61,7 +73,7 @@ def ancestral(
         t, s: 0 ≤ s < t ≤ T.
         variance: σ² as a function of (schedule, t, s).
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule = _step(denoiser, xt, t, s, noise)
     mean = q_posterior(denoiser(xt, t).x0, xt, t, schedule, s).mean
     if s == 0:
         return mean
@@ -73,12 +85,13 @@ def ddim(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, eta: 
 
     eta = 0 adds no noise; eta = 1 has the law of `ancestral` with β̃. Arguments as there.
     """
-    return _towards(denoiser(xt, t).x0, denoiser.schedule, xt, t, s, noise, eta)  # type: ignore[attr-defined]
+    schedule = _step(denoiser, xt, t, s, noise)
+    return _towards(denoiser(xt, t).x0, schedule, xt, t, s, noise, eta)
 
 
 def _towards(x0: Tensor, schedule: Schedule, xt: Tensor, t: float, s: float, noise: Tensor, eta: float) -> Tensor:
     """DDIM's step for a given estimate of x_0, and the ε̂ that belongs to it."""
-    if eta < 0:
+    if number(eta, "eta") < 0:
         raise ValueError(f"eta must not be negative, got {eta}.")
     noise_t, noise_s = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (t, s))
     var = eta**2 * beta_tilde(schedule, t, s)
@@ -102,13 +115,14 @@ class Memory:
     """
 
     def __init__(self, denoiser: Denoise, chunk: int = 4096):
-        self.denoiser, self.schedule = denoiser, denoiser.schedule  # type: ignore[attr-defined]
-        self.chunk = chunk
+        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
+        self.chunk = count(chunk, "A chunk")
         self.last: tuple[float, Tensor] | None = None
         self.evaluations = 0
 
     def __call__(self, xt: Tensor, t: float) -> Prediction:
-        parts = [self.denoiser(x, t) for x in xt.split(self.chunk)]
+        number(t, "t")
+        parts = [self.denoiser(x, t) for x in check_signals(xt, "xt").split(self.chunk)]
         prediction = parts[0] if len(parts) == 1 else Prediction(*map(torch.cat, zip(*parts, strict=True)))
         self.last, self.evaluations = (t, prediction.x0), self.evaluations + 1
         return prediction
@@ -121,10 +135,10 @@ def dpmpp_2m(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, e
     middle of the step. The first step, and the one to s = 0 which is infinitely long in λ, take x̂_0 as it is.
     One evaluation a step. Arguments as for `ddim`.
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule = _step(denoiser, xt, t, s, noise)
     before: tuple[float, Tensor] | None = getattr(denoiser, "last", None)
     x0 = denoiser(xt, t).x0
-    if before is not None and s > 0:
+    if before is not None and before[0] > t and before[1].shape == x0.shape and s > 0:
         was, now, then = (float(schedule.log_snr(v)) for v in (before[0], t, s))
         x0 = x0 + (x0 - before[1]) * ((then - now) / (now - was) / 2)
     return _towards(x0, schedule, xt, t, s, noise, eta)
@@ -141,7 +155,7 @@ def heun(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor) -> Te
     In x/√ᾱ over σ = √((1-ᾱ)/ᾱ) the flow is dx/dσ = ε̂: go along ε̂(t) to s (`ddim`), then along the mean of
     ε̂(t) and ε̂(s). The step to s = 0 is `ddim` alone.
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+    schedule = _step(denoiser, xt, t, s, noise)
     eps = denoiser(xt, t).eps
     (a_t, sigma_t), (a_s, sigma_s) = ((schedule.alpha_bar(v).sqrt(), (-schedule.log_snr(v) / 2).exp()) for v in (t, s))
     scale, along = ((a_s / a_t).to(xt.dtype), (a_s * (sigma_s - sigma_t)).to(xt.dtype))
@@ -164,6 +178,8 @@ def walk(
     memory = Memory(denoiser)
     for t, s in pairwise(times):
         x = step(memory, x, t, s, draw())
+        if not holds(torch.isfinite(x)):
+            raise FloatingPointError(f"The step from t = {t} to {s} gave NaN or infinity: the denoiser diverges there.")
         yield x
 
 
@@ -202,11 +218,17 @@ def sample(
     >>> len(path), x0.shape
     (10, torch.Size([2, 1, 4]))
     """
-    schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
-    if isinstance(steps, int):
+    schedule: Schedule = schedule_of(denoiser)
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise ValueError(f"Signals have a shape (B, C, L), got {shape!r}.")
+    for n in shape:
+        count(n, "Each size of the shape (B, C, L)")
+    if isinstance(steps, Tensor):
+        steps = steps.tolist()
+    if isinstance(steps, (int, str)) or not isinstance(steps, Iterable):
         times = even_log_snr(schedule, steps, TILT)
     else:
-        times = [float(t) for t in steps]
+        times = [number(t, "A time", high=schedule.T) for t in steps]
         falling = all(t > s for t, s in pairwise(times))
         if len(times) < 2 or not falling or times[0] > schedule.T or times[-1] != 0:
             raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {times[:3]} … {times[-3:]}.")

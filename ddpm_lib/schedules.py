@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checks import count, holds, number, reals
+
 __all__ = ["LEFTOVER", "Schedule", "cosine", "linear", "log_linear", "quadratic", "sigmoid"]
 
 LEFTOVER = 0.05
@@ -38,7 +40,7 @@ class Schedule:
     """
 
     def __init__(self, log_alpha_bar: Tensor):
-        table = torch.as_tensor(log_alpha_bar, dtype=torch.float64).detach().cpu().clone()
+        table = reals(log_alpha_bar, "log ᾱ", torch.float64, "cpu").detach().clone()
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(f"A schedule needs T >= 1 and a table of T + 1 values, got shape {tuple(table.shape)}.")
         if not torch.isfinite(table).all():
@@ -69,7 +71,7 @@ class Schedule:
         >>> Schedule.from_betas(torch.linspace(0.01, 0.3, 50, dtype=torch.float64)).T
         50
         """
-        betas = torch.as_tensor(betas, dtype=torch.float64)
+        betas = reals(betas, "β", torch.float64, "cpu")
         if betas.ndim != 1 or len(betas) < 1 or not ((betas > 0) & (betas < 1)).all():
             raise ValueError(f"β must be a table of T >= 1 values, each with 0 < β < 1, got {_brief(betas)}.")
         return cls(torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)]))
@@ -77,7 +79,7 @@ class Schedule:
     @classmethod
     def from_alpha_bar(cls, alpha_bar: Tensor) -> Schedule:
         """From the table ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
-        alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64)
+        alpha_bar = reals(alpha_bar, "ᾱ", torch.float64, "cpu")
         if alpha_bar.ndim != 1 or not ((alpha_bar > 0) & (alpha_bar <= 1)).all():
             raise ValueError(f"ᾱ must be a table of values in (0, 1], got {_brief(alpha_bar)}.")
         return cls(alpha_bar.log())
@@ -89,7 +91,7 @@ class Schedule:
 
     def log_alpha_bar(self, t: Tensor | float, dtype: torch.dtype = torch.float64) -> Tensor:
         """log ᾱ_t, shape of t, on t's device; between integers it is interpolated linearly."""
-        t = torch.as_tensor(t)
+        t = reals(t, "t")
         if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= self.T):
             raise ValueError(f"t must lie in 0…{self.T}, got values from {t.min()} to {t.max()}.")
         key = (t.device, dtype)
@@ -97,7 +99,7 @@ class Schedule:
             self._cache[key] = self._table.to(dtype).to(t.device)
         table = self._cache[key]
         if not t.is_floating_point():
-            return table[t.long()]
+            return table[t]
         low = t.floor().long().clamp(0, self.T - 1)
         return torch.lerp(table[low], table[low + 1], (t - low).to(dtype))
 
@@ -112,8 +114,13 @@ class Schedule:
 
     def beta(self, t: Tensor | float, s: Tensor | float | None = None) -> Tensor:
         """β of the step from s to t: 1 - ᾱ_t/ᾱ_s. With s = t - 1, the default, it is the β_t of report (1)."""
-        t = torch.as_tensor(t)
-        return -torch.expm1(self.log_alpha_bar(t) - self.log_alpha_bar(t - 1 if s is None else s))
+        t = reals(t, "t")
+        s = t - 1 if s is None else reals(s, "s")
+        if t.ndim and s.ndim and t.shape != s.shape:
+            raise ValueError(f"t and s must have the same shape, got {tuple(t.shape)} and {tuple(s.shape)}.")
+        if not holds(s <= t):
+            raise ValueError("A step goes from s to a later t: s must not be greater than t.")
+        return -torch.expm1(self.log_alpha_bar(t) - self.log_alpha_bar(s))
 
     def snr(self, t: Tensor | float) -> Tensor:
         """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), for signals of unit power; infinite at t = 0."""
@@ -127,7 +134,9 @@ class Schedule:
     def at_log_snr(self, log_snr: Tensor) -> Tensor:
         """The real t at which the schedule has this log-SNR (the inverse of `log_snr`), clamped to [0, T]."""
         # log ᾱ = log sigmoid(log SNR), and the table is piecewise linear in t: invert the piece it falls in
-        target = torch.nn.functional.logsigmoid(torch.as_tensor(log_snr, dtype=torch.float64))
+        target = torch.nn.functional.logsigmoid(reals(log_snr, "log-SNR", torch.float64, "cpu"))
+        if target.isnan().any():
+            raise ValueError("A log-SNR must be a number, got NaN.")
         high = torch.searchsorted(-self._table, -target).clamp(1, self.T)
         low = high - 1
         frac = (self._table[low] - target) / (self._table[low] - self._table[high])
@@ -143,9 +152,7 @@ def _brief(x: Tensor) -> str:
 
 def _steps(T: int) -> Tensor:
     """τ = 0, 1/T, …, 1: a schedule is a curve over τ, and T says how often we look at it."""
-    if isinstance(T, bool) or not isinstance(T, int) or T < 1:
-        raise ValueError(f"The number of steps T must be an integer of at least 1, got {T!r}.")
-    return torch.arange(T + 1, dtype=torch.float64) / T
+    return torch.arange(count(T, "The number of steps T", high=10**6) + 1, dtype=torch.float64) / T
 
 
 def _resampled(betas: Tensor, T: int) -> Schedule:
@@ -174,7 +181,7 @@ def cosine(T: int = 1000, offset: float = 0.008) -> Schedule:
     """ᾱ(τ) ∝ cos²(π/2·(τ + 0.008)/1.008), β ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
 
     def curve(tau: Tensor) -> Tensor:
-        f = torch.cos((tau + offset) / (1 + offset) * math.pi / 2) ** 2
+        f = torch.cos((tau + number(offset, "offset", 0.0)) / (1 + offset) * math.pi / 2) ** 2
         return f / f[0]
 
     return _clipped(curve, T)
@@ -182,9 +189,10 @@ def cosine(T: int = 1000, offset: float = 0.008) -> Schedule:
 
 def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0) -> Schedule:
     """ᾱ(τ) falls along a logistic curve from `start` to `end`, β ≤ 0.999 (Jabri et al. 2022, algorithm 2)."""
+    low, high = number(start, "start"), number(end, "end")
 
     def curve(tau: Tensor) -> Tensor:
-        f = torch.sigmoid(-(start + (end - start) * tau))
+        f = torch.sigmoid(-(low + (high - low) * tau))
         return (f - f[-1]) / (f[0] - f[-1])
 
     return _clipped(curve, T)
@@ -193,9 +201,8 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0) -> Schedule:
 def log_linear(T: int = 1000, first: float = 9.21, last: float = -10.12) -> Schedule:
     """log-SNR linear in t, from `first` at t = 1 to `last` at t = T (Ho's own end points by default)."""
     _steps(T)
-    log_snr = (
-        torch.linspace(first, last, T, dtype=torch.float64) if T > 1 else torch.tensor([last], dtype=torch.float64)
-    )
+    high, low = number(first, "first"), number(last, "last")
+    log_snr = torch.linspace(high if T > 1 else low, low, T, dtype=torch.float64)
     log_ab = torch.nn.functional.logsigmoid(log_snr)
     return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), log_ab]))
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from .checks import check_signals, same_shape
+from .checks import check_signals, check_tensor, count, precise, same_shape
 from .metrics import Estimate, FittedSignals, fit_family, share
 from .signals import Family
 
@@ -47,10 +47,8 @@ def ks_uniform(u: Tensor) -> Score:
 
     Its floor is the critical value: as many real numbers stay below it 95 times in 100.
     """
-    n = len(u)
-    if u.ndim != 1 or not n or not torch.isfinite(u).all():
-        raise ValueError(f"Kolmogorov and Smirnov's distance needs finite numbers of shape (n,), got {tuple(u.shape)}.")
-    found = stats.kstest(u.double().numpy(), "uniform")
+    n = len(check_tensor(u, "What Kolmogorov and Smirnov's distance is of", "n"))
+    found = stats.kstest(u.detach().double().numpy(), "uniform")
     at = float((u <= found.statistic_location).double().mean())  # share below the place of the greatest gap
     return Score(float(found.statistic), 1.96 * math.sqrt(at * (1 - at) / n), float(stats.kstwo.ppf(0.95, n)))
 
@@ -65,11 +63,12 @@ def energy_distance(
     Returns:
         The distance with its interval, and what it stays below 95 times in 100 when the two sets are shuffled.
     """
-    n, m = len(x), len(y)
+    n, m = len(check_signals(x, "x", "n")), len(check_signals(y, "y", "m"))
+    count(permutations, "The number of permutations", high=10**6)
     same_shape(x[:1], y[:1], "a signal of x and one of y")
     if min(n, m) < 2:
         raise ValueError(f"An energy distance needs at least 2 signals on both sides, got {n} and {m}.")
-    both = torch.cat([check_signals(x, "x", "n"), check_signals(y, "y", "m")]).flatten(1)
+    both = precise(torch.cat([x, y.to(x)])).flatten(1)
     apart = torch.cdist(both, both).double()
     order = torch.stack([torch.randperm(n + m, generator=generator) for _ in range(permutations)])
     first = torch.zeros(n + m, permutations + 1, dtype=apart.dtype)
@@ -96,7 +95,8 @@ def memorised(x: Tensor, training: Tensor) -> Estimate:
     same_shape(x[:1], check_signals(training, "training", "m")[:1], "a sample and a training signal")
     if len(training) < 2:
         raise ValueError("Whether a signal is a copy needs at least 2 training signals, got 1.")
-    near = torch.cdist(x.flatten(1), training.flatten(1)).topk(2, largest=False).values
+    x = precise(x)
+    near = torch.cdist(x.flatten(1), training.to(x).flatten(1)).topk(2, largest=False).values
     return share(near[:, 0] < near[:, 1] / 3)
 
 

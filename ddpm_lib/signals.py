@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import check_signals
+from .checks import check_signals, check_tensor, count, holds, limits, number, reals, together
 
 __all__ = ["BenchmarkMorlet", "Family", "Finite", "Morlet", "morlet", "report_grid"]
 
@@ -37,6 +38,14 @@ def morlet(
     >>> morlet(torch.tensor([0.0, 0.25]), frequency=2.0)
     tensor([ 1.0000, -0.9692])
     """
+    psi = wavelet(*together("An argument of a wavelet", reals(x, "x"), amplitude, frequency, width, shift, phase))
+    if not holds(torch.isfinite(psi)):
+        raise ValueError("A wavelet needs a width other than 0, and finite arguments.")
+    return psi
+
+
+def wavelet(x: Any, amplitude: Any = 1, frequency: Any = 1, width: Any = 1, shift: Any = 0, phase: Any = 0) -> Any:
+    """`morlet` without a look at what comes in, for the formulas of families."""
     d = x - shift
     return amplitude * torch.exp(-0.5 * (d / width) ** 2) * torch.cos(2 * math.pi * frequency * d + phase)
 
@@ -65,16 +74,12 @@ class Family:
     scale: str | None = None
 
     def __init__(self, box: Mapping[str, tuple[float, float]], length: int, domain: tuple[float, float]):
-        if not box:
+        if not isinstance(box, Mapping) or not box:
             raise ValueError("A family needs at least one free parameter, got an empty box.")
         for name, interval in box.items():
-            if not isinstance(interval, Sequence) or len(interval) != 2:
-                raise ValueError(f"Parameter {name!r} needs a pair (low, high), got {interval!r}.")
-            low, high = interval
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ValueError(f"Parameter {name!r} needs finite limits low < high, got ({low}, {high}).")
-        if length < 2 or not domain[0] < domain[1]:
-            raise ValueError(f"A grid needs length >= 2 and an increasing domain, got {length} on {domain}.")
+            limits(f"Parameter {name!r}", interval)
+        limits("The domain", domain)
+        count(length, "The length", 2, 10**7)
         self.names = tuple(box)
         self.low = torch.tensor([low for low, _ in box.values()])
         self.high = torch.tensor([high for _, high in box.values()])
@@ -87,20 +92,15 @@ class Family:
 
     def render(self, params: Tensor) -> Tensor:
         """Parameters (n, P) → signals (n, 1, L)."""
-        if params.ndim != 2 or params.shape[1] != len(self.names):
-            raise ValueError(
-                f"Parameters must have shape (n, {len(self.names)}), one column for each of {self.names}; "
-                f"got {tuple(params.shape)}."
-            )
+        check_tensor(params, f"Parameters {self.names}", "n", len(self.names))
         x = self.x.to(params)
         return self.formula(x, *params[:, :, None].unbind(1))[:, None, :]
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n signals: (x0 (n, 1, L), params (n, P)). The generator is a CPU generator."""
-        if n < 1:
-            raise ValueError(f"The number of signals must be at least 1, got {n}.")
+        count(n, "The number of signals")
         params = self.low + (self.high - self.low) * torch.rand(n, len(self.names), generator=generator)
-        return self.render(params), params
+        return check_signals(self.render(params), "What the formula gives", "n"), params
 
     def check_length(self, x: Tensor) -> None:
         """Refuse signals x (n, 1, L) that are not on this family's grid."""
@@ -113,6 +113,7 @@ class Family:
         A cell is as long in each direction as the signal takes to change by the same amount (mean square,
         over the box), so a direction that the signal is sensitive to is cut finer.
         """
+        count(cells, "The number of cells", high=10**6)
         theta = self.sample(256, torch.Generator().manual_seed(0))[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
         extent = (self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt()
@@ -160,7 +161,7 @@ class Morlet(Family):
         phase: float | tuple[float, float] = 0.0,
     ):
         values = dict(amplitude=amplitude, frequency=frequency, width=width, shift=shift, phase=phase)
-        self.fixed = {k: v for k, v in values.items() if not isinstance(v, Sequence)}
+        self.fixed = {k: number(v, k) for k, v in values.items() if not isinstance(v, Sequence)}
         super().__init__({k: v for k, v in values.items() if isinstance(v, Sequence)}, length, domain)
         self.scale = "amplitude" if "amplitude" in self.names else None
         lowest, highest = (dict(zip(self.names, v.tolist(), strict=True)) | self.fixed for v in (self.low, self.high))
@@ -169,7 +170,7 @@ class Morlet(Family):
         self._warn_above_nyquist(highest["frequency"])
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
-        return morlet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
+        return wavelet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
 
 
 class BenchmarkMorlet(Family):
@@ -193,7 +194,7 @@ class BenchmarkMorlet(Family):
         self._warn_above_nyquist(float(self.high[2] / (2 * math.pi * self.low[1])))
 
     def formula(self, x: Tensor, b: Tensor, s: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
-        return morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
+        return wavelet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
 
 
 class Finite:
@@ -214,18 +215,17 @@ class Finite:
 
     def __init__(self, signals: Tensor, params: Tensor | None = None, names: Sequence[str] = ("index",)):
         self.signals = check_signals(signals, "signals", "K")
-        self.params = torch.arange(len(signals))[:, None].to(signals.dtype) if params is None else params
+        rows = torch.arange(len(signals))[:, None].to(signals.dtype) if params is None else params
+        self.params = check_tensor(rows, "params", "K", "P")
         if self.params.shape != (len(signals), len(names)):
-            raise ValueError(
-                f"{len(signals)} signals and {len(names)} names need params of shape "
-                f"({len(signals)}, {len(names)}), got {tuple(self.params.shape)}."
-            )
+            shape = len(signals), len(names)
+            needed = f"{shape[0]} signals and {shape[1]} names need params of shape {shape}"
+            raise ValueError(f"{needed}, got {tuple(rows.shape)}.")
         self.names, self.length = tuple(names), signals.shape[-1]
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n signals with replacement: (x0 (n, C, L), params (n, P))."""
-        if n < 1:
-            raise ValueError(f"The number of signals must be at least 1, got {n}.")
+        count(n, "The number of signals")
         k = torch.randint(len(self.signals), (n,), generator=generator)
         return self.signals[k], self.params[k]
 

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .diffusion import Denoiser
+from .files import prepare, write_whole
 from .recipes import Recipe, longer
 from .training import Fit, fit
 
 __all__ = ["cache_dir", "load", "pretrained", "save", "train_or_load"]
 
 
+FORMAT = "ddpm_lib 2"
+"""What the header of a file says. Files of "ddpm_lib 1" had no checksum; they are still read."""
+
+
 def save(trained: Fit, path: str | Path, **card: Any) -> None:
     """Write weights, schedule and losses to a safetensors file, and `card` (what it is) into its header.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. Its header holds a checksum of all that `load` reads.
+
+    Raises:
+        OSError: a full disk or a folder that cannot be written; what was there is untouched.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     denoiser = trained.denoiser
     tensors = {f"network.{k}": v.contiguous() for k, v in denoiser.network.state_dict().items()}
     tensors["losses"], tensors["log_alpha_bar"] = trained.losses, _table(denoiser)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(tensors, part, metadata={"format": "ddpm_lib 1", "card": json.dumps(card, sort_keys=True)})
-    os.replace(part, path)
+    said = json.dumps(card, sort_keys=True)
+    header = {"format": FORMAT, "card": said, "sha256": _checksum(said, tensors)}
+    write_whole(Path(path), to_bytes(tensors, metadata=header))
+
+
+def _checksum(said: str, tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256(said.encode())
+    for name, x in sorted(tensors.items()):
+        found.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        found.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _table(denoiser: Denoiser) -> Tensor:
@@ -45,24 +62,11 @@ def load(denoiser: Denoiser, path: str | Path) -> Fit:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is truncated, foreign, of another network or of another schedule; the denoiser
-            is then unchanged.
+        ValueError: a file that is truncated, damaged, foreign, of another network or of another schedule; the
+            denoiser is then unchanged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no weights at {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            foreign = (file.metadata() or {}).get("format") != "ddpm_lib 1"
-            tensors = {} if foreign else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a complete safetensors file ({error}). Train again or fetch it again."
-        ) from error
-    if foreign:
-        raise ValueError(f"{path} was not written by ddpm_lib.save: its header does not say so.")
-    if not {"losses", "log_alpha_bar"} <= tensors.keys():
-        raise ValueError(f"{path} lacks the losses or the schedule that ddpm_lib.save writes. Train again.")
+    tensors = _read(path)[1]
     losses, table = tensors.pop("losses"), tensors.pop("log_alpha_bar")
     expected = {f"network.{k}": v.shape for k, v in denoiser.network.state_dict().items()}
     found = {k: v.shape for k, v in tensors.items()}
@@ -76,6 +80,32 @@ def load(denoiser: Denoiser, path: str | Path) -> Fit:
         raise ValueError(f"{path} was trained with another schedule (T = {len(table) - 1}) than {denoiser.schedule}.")
     denoiser.network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items()})
     return Fit(denoiser.eval(), losses)
+
+
+def _read(path: Path, tensors: bool = True) -> tuple[str, dict[str, Tensor]]:
+    """The card of a file as it stands in its header, and its tensors where they are wanted."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no weights at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            ours = header.get("format") in ("ddpm_lib 1", FORMAT)
+            found = {name: file.get_tensor(name) for name in file.keys()} if ours and tensors else {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a complete safetensors file ({error}). Train again or fetch it again."
+        ) from error
+    if not ours:
+        raise ValueError(f"{path} was not written by ddpm_lib.save: its header does not say so.")
+    said = header.get("card", "{}")
+    if tensors and header["format"] == FORMAT and header.get("sha256") != _checksum(said, found):
+        raise ValueError(f"{path} is damaged: it does not agree with its checksum. Train again or fetch it again.")
+    if tensors and not {"losses", "log_alpha_bar"} <= found.keys():
+        raise ValueError(f"{path} lacks the losses or the schedule that ddpm_lib.save writes. Train again.")
+    odd = [name for name, x in found.items() if not torch.isfinite(x).all()]
+    if odd:
+        raise ValueError(f"{path} is damaged: {odd[0]} holds NaN or infinity. Train again or fetch it again.")
+    return said, found
 
 
 def _size(shape: torch.Size | None) -> str:
@@ -101,20 +131,41 @@ SHIPPED = Path(__file__).resolve().parent / "weights"
 """Trained models that come with the package, made by ``make model``; their cards are in its README."""
 
 
-def _shipped(recipe: Recipe) -> Path | None:
-    """The file that comes with the package and holds this recipe, if there is one."""
-    for path in sorted(SHIPPED.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            if json.loads(file.metadata()["card"])["recipe"] == recipe.fingerprint():
-                return path
-    return None
+def _recipe_of(path: Path) -> str:
+    """The fingerprint of the recipe that a file says it holds."""
+    try:
+        return str(json.loads(_read(path, tensors=False)[0])["recipe"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} does not say which recipe it holds. Train again or fetch it again.") from error
+
+
+def _stored(recipe: Recipe, path: Path) -> Path | None:
+    """The file that holds this recipe, if there is one: in the cache, else in the package."""
+    name = recipe.fingerprint()
+    if path.exists():
+        if _recipe_of(path) != name:
+            raise ValueError(f"{path} holds recipe {_recipe_of(path)}, not {name}.")
+        return path
+    return next((p for p in sorted(SHIPPED.glob("*.safetensors")) if _recipe_of(p) == name), None)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time has this file of the cache. Where nothing can be written there is nothing to wait for."""
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):  # a cache for reading only, or a file system without locks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{path}.lock"))
+            prepare(path)
+        yield
 
 
 def train_or_load(recipe: Recipe, *, retrain: bool = False, **fit_args: Any) -> Fit:
     """The trained recipe: from the cache, else from the package, else trained now and put into the cache.
 
     The key of the cache is the recipe and the code that trains it; a file of the package needs the same recipe only.
-    Two processes that ask at once train once.
+    Two processes that ask at once train once. A cache that cannot be written is read; what is trained is then
+    returned with a warning, and not kept.
 
     Args:
         retrain: train whatever there is, and replace what the cache holds; ``RETRAIN=1`` in the environment does
@@ -122,17 +173,19 @@ def train_or_load(recipe: Recipe, *, retrain: bool = False, **fit_args: Any) -> 
         fit_args: passed to `fit`.
     """
     path = cache_dir() / f"{recipe.key()}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with _alone(path):
         if not retrain and os.environ.get("RETRAIN", "0") in ("", "0"):
-            found = path if path.exists() else _shipped(recipe)
             try:
+                found = _stored(recipe, path)
                 if found is not None:
                     return load(recipe.build(), found)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 warnings.warn(f"A stored model cannot be used and is made anew: {error}", stacklevel=2)
         trained = fit(recipe, **fit_args)
-        save(trained, path, **card(recipe))
+        try:
+            save(trained, path, **card(recipe))
+        except OSError as error:
+            warnings.warn(f"The trained model is not kept: {error} Set DDPM_CACHE to another folder.", stacklevel=2)
         return trained
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
 import sys
 import warnings
+import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import lightning
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from torch import Tensor, nn
 
 from .data import batches
 from .diffusion import Denoiser, loss
+from .files import prepare, write_whole
 from .recipes import Recipe
 
 __all__ = ["Fit", "LitDDPM", "device", "fit"]
@@ -64,12 +67,16 @@ class LitDDPM(lightning.LightningModule):
         rate = torch.optim.lr_scheduler.LambdaLR(optimiser, self.recipe.learning_rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def check(self) -> None:
+        """Refuse weights that are not finite: neither a checkpoint nor a result is made of them."""
         if not all(torch.isfinite(p).all() for p in self.parameters()):
             raise FloatingPointError(
                 f"A weight is NaN or infinite after {self.global_step} steps, because a gradient was. "
                 "The last checkpoint is untouched; lower the learning rate."
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check()
         checkpoint["losses"] = torch.tensor(self.losses)
         checkpoint["recipe"] = self.recipe.fingerprint()
 
@@ -77,6 +84,25 @@ class LitDDPM(lightning.LightningModule):
         if checkpoint.get("recipe") != self.recipe.fingerprint():
             raise ValueError(f"it belongs to recipe {checkpoint.get('recipe')}, this is {self.recipe.fingerprint()}")
         self.losses = checkpoint["losses"].tolist()
+
+
+class _Checkpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and that are read only if they agree with their checksums.
+
+    Lightning's own are written to the system's temporary folder and moved: a copy, if that is another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} does not agree with its checksum")
+        return super().load_checkpoint(path, *args, **options)
 
 
 class _Data(lightning.LightningDataModule):
@@ -108,6 +134,10 @@ def device() -> str:
     """Where to compute: ``DDPM_DEVICE`` where it is set, else "cuda" or "mps" where there is one, else "cpu"."""
     asked = os.environ.get("DDPM_DEVICE")
     if asked:
+        try:
+            torch.device(asked)
+        except RuntimeError as error:
+            raise ValueError(f"DDPM_DEVICE must be a device such as cpu, cuda:0 or mps, got {asked!r}.") from error
         return asked
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
@@ -140,8 +170,11 @@ def fit(
 
     Raises:
         ValueError: ``resume`` without a checkpoint, or with one that is not complete or of another network.
-        FloatingPointError: the loss became NaN or infinite; the last checkpoint stays.
+        FloatingPointError: the loss or a weight became NaN or infinite; the last checkpoint stays.
+        OSError: a checkpoint cannot be written (a full disk, a folder for reading only); the last one stays.
     """
+    if until is not None and (not isinstance(until, int) or not 1 <= until <= recipe.steps):
+        raise ValueError(f"`until` must be a number of steps from 1 to {recipe.steps}, got {until!r}.")
     denoiser = recipe.build()
     module = LitDDPM(denoiser, recipe)
     data = _Data(recipe, denoiser.network, workers)
@@ -166,9 +199,12 @@ def fit(
     )
     settings.update(trainer)
     average = _ema(recipe.ema)
+    settings["plugins"] = [_Checkpoints(), *(settings.get("plugins") or [])]
     settings["callbacks"] = [average, *bar, *([saver] if folder is not None else []), *(callbacks or [])]
     if resume and (last is None or not last.exists()):
         raise ValueError(f"There is nothing to resume: no checkpoint {last}.")
+    if last is not None:
+        prepare(last)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
@@ -177,12 +213,13 @@ def fit(
         engine = lightning.Trainer(**settings)
         try:
             engine.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
-        except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
+        except Exception as error:  # a damaged file can raise anything
             if resume and engine.global_step == 0:
-                unreadable = isinstance(error, (KeyError, EOFError, OSError, UnpicklingError))
-                reason = "it cannot be read" if unreadable else str(error).split(". ")[0].splitlines()[0].rstrip(":")
+                told = isinstance(error, (RuntimeError, ValueError))
+                reason = str(error).split(". ")[0].splitlines()[0].rstrip(":") if told else "it cannot be read"
                 raise ValueError(f"{last} is not a complete checkpoint of this recipe: {reason}.") from error
             raise
     if resume:  # where the checkpoint was that of the last step, Lightning has not put the average in place
         average._copy_average_to_current(module)
+    module.check()
     return Fit(denoiser.cpu().eval(), torch.tensor(module.losses))

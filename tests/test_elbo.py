@@ -238,7 +238,7 @@ BAD = {
     "zero variance": (lambda d, x: elbo(d, x, lambda s, t, r: 0 * s.beta(t, r)), "must be positive"),
     "sigma_1 = 0": (lambda d, x: L_0(d, x, x, 0.0), "must be positive"),
     "a short table": (lambda d, x: elbo(d, x, torch.ones(3)), r"\(11,\)"),
-    "no draws": (lambda d, x: elbo(d, x, draws=0), "at least 1"),
+    "no draws": (lambda d, x: elbo(d, x, draws=0), "draws must be an integer from 1"),
     "noises of another shape": (lambda d, x: elbo(d, x, eps=torch.zeros(1, 5, 1, 4)), "noises"),
     "integers": (lambda d, x: elbo(d, x.long()), "floating point"),
     "NaN": (lambda d, x: elbo(d, x * math.nan), "finite"),

@@ -140,12 +140,12 @@ def test_noise_levels_are_told_apart():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        (dict(kernel=4), "kernel odd"),
-        (dict(width=0), "at least 1"),
-        (dict(levels=0), "at least 1"),
-        (dict(patch=0), "at least 1"),
-        (dict(in_channels=0), "at least 1"),
-        (dict(blocks=-1), "at least 1"),
+        (dict(kernel=4), "must be odd"),
+        (dict(width=0), "must be an integer from 1"),
+        (dict(levels=0), "must be an integer from 1"),
+        (dict(patch=0), "must be an integer from 1"),
+        (dict(in_channels=0), "must be an integer from 1"),
+        (dict(blocks=-1), "must be an integer from 1"),
     ],
 )
 def test_sizes_that_are_refused(sizes, message):
@@ -158,7 +158,7 @@ def test_inputs_that_are_refused(kind):
     network = kind(2, 1)
     with pytest.raises(ValueError, match=r"\(B, 2, L\).* \(3, 1, 64\)"):
         network(noise(3, 1, 64), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"\(2, 64\)"):
+    with pytest.raises(ValueError, match=r"\(B, 2, L\).* \(2, 64\)"):
         network(noise(2, 64), torch.zeros(2))
     with pytest.raises(ValueError, match="without conditions"):
         network(noise(3, 2, 64), torch.zeros(3), noise(3, 1))

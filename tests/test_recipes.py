@@ -124,7 +124,7 @@ def test_a_share_and_a_family_are_needed():
 )  # fmt: skip
 def test_recipes_that_are_refused(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=rf"A recipe needs .*{name} .*got .*{value}"):
+    with pytest.raises(ValueError, match=rf"^{name} of a recipe must be .*got {value}\.$"):
         small(**wrong)
 
 

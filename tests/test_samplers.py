@@ -503,13 +503,13 @@ def test_even_log_snr_is_even_in_log_snr(make, T):
 @pytest.mark.parametrize("steps", [0, -1, 21, True, 2.5, "5"])
 @pytest.mark.parametrize("grid", [even_steps, even_log_snr], ids=lambda g: g.__name__)
 def test_numbers_of_steps_that_are_refused(grid, steps):
-    with pytest.raises(ValueError, match=rf"integer from 1 to T = 20, got {steps!r}\."):
+    with pytest.raises(ValueError, match=rf"integer from 1 to 20, got {steps!r}\."):
         grid(cosine(20), steps)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 21, True])
 def test_sample_refuses_before_the_first_step(steps):
-    with pytest.raises(ValueError, match=rf"integer from 1 to T = 20, got {steps!r}\."):
+    with pytest.raises(ValueError, match=rf"integer from 1 to 20, got {steps!r}\."):
         sample(toy(schedule=cosine(20)), (1, 1, 1), steps=steps)
 
 
@@ -517,7 +517,9 @@ def test_sample_refuses_before_the_first_step(steps):
     "times", [[], [0], [20], [20, 20, 0], [5, 10, 0], [21, 0], [20, 1], [20, 5, -1], [20, math.nan, 0]]
 )
 def test_times_that_are_refused(times):
-    with pytest.raises(ValueError, match=r"Times must fall from at most T = 20 to 0, got"):
+    with pytest.raises(
+        ValueError, match=r"Times must fall from at most T = 20 to 0, got|A time must be a number .* to 20, got"
+    ):
         sample(toy(schedule=cosine(20)), (1, 1, 1), steps=times)
 
 

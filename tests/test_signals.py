@@ -92,7 +92,7 @@ def test_sample(make):
     again, other = family.sample(7, rng(1)), family.sample(7, rng(2))
     assert torch.equal(x0, again[0]) and torch.equal(params, again[1])
     assert not torch.equal(params, other[1])
-    with pytest.raises(ValueError, match="number of signals must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"number of signals must be an integer from 1 .* got 0"):
         family.sample(0)
 
 
@@ -200,8 +200,8 @@ def test_boxes_that_are_refused(box, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Morlet(length=1), r"length >= 2 .* got 1 on \(-1\.0, 1\.0\)"),
-        (lambda: Morlet(domain=(1.0, -1.0)), "increasing domain"),
+        (lambda: Morlet(length=1), "length must be an integer from 2"),
+        (lambda: Morlet(domain=(1.0, -1.0)), "The domain needs finite limits low < high"),
         (lambda: Morlet(amplitude=1.0, frequency=5.0, width=0.1), "at least one free parameter"),
         (lambda: Morlet(width=(0.0, 0.1)), r"width must be positive, got \(0\.0, 0\.1\)"),
         (lambda: Morlet(width=-0.1), r"width must be positive, got -0\.1"),
@@ -210,7 +210,7 @@ def test_boxes_that_are_refused(box, message):
         (lambda: BenchmarkMorlet(b=0.0), r"'b' needs a pair \(low, high\), got 0\.0"),
         (lambda: BenchmarkMorlet(s=(-1.0, 1.0)), "width s must be positive"),
         (lambda: BenchmarkMorlet(w=(7.0, 4.0)), "'w' needs finite limits low < high"),
-        (lambda: BenchmarkMorlet().render(torch.zeros(4, 2)), r"shape \(n, 3\), .*'b', 's', 'w'.* got \(4, 2\)"),
+        (lambda: BenchmarkMorlet().render(torch.zeros(4, 2)), r"'b', 's', 'w'.*shape \(n, 3\), .* got \(4, 2\)"),
         (lambda: BenchmarkMorlet().render(torch.zeros(3)), r"got \(3,\)"),
     ],
 )

@@ -1,5 +1,6 @@
 """Trained models on disk: what is saved is what is loaded, what is damaged is refused, nothing trains twice."""
 
+import errno
 import json
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,7 @@ from ddpm_lib import (
     loss_over_floor,
     store,
 )
+from ddpm_lib import files as files_module
 from ddpm_lib.store import cache_dir, load, pretrained, save, train_or_load
 
 FAMILY = SHORT
@@ -68,7 +70,7 @@ def test_what_is_loaded_is_what_was_trained(trained, saved):
 def test_the_file_says_what_it_is_and_appears_whole(trained, saved, monkeypatch):
     with safe_open(saved, framework="pt") as file:
         header, names = file.metadata(), set(file.keys())
-    assert header["format"] == "ddpm_lib 1"
+    assert header["format"] == store.FORMAT
     assert json.loads(header["card"]) == {"family": "wavelets", "steps": 10}
     assert {"losses", "log_alpha_bar", "network.wiener.basis"} <= names
     assert [file.name for file in saved.parent.iterdir()] == ["model.safetensors"]
@@ -76,14 +78,13 @@ def test_the_file_says_what_it_is_and_appears_whole(trained, saved, monkeypatch)
     assert [file.name for file in (saved.parent / "deep" / "er").iterdir()] == ["model.safetensors"]
     before = saved.read_bytes()
 
-    def cut(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "save_file", cut)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(files_module.os, "fsync", full)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be written \(No space left.*untouched\.$"):
         save(trained, saved)
-    assert saved.read_bytes() == before
+    assert saved.read_bytes() == before and not list(saved.parent.glob("*.part"))
 
 
 def refuse(denoiser, path, message):

@@ -1,0 +1,649 @@
+"""Hostile input for everything public: a right answer, or one of our own sentences. Never NaN, never torch's traceback.
+
+A case draws its arguments, mostly sound and sometimes hostile, and makes its calls. `make fuzz` draws thousands, with
+new seeds each time; `pytest` a slice, always the same. What once broke something stands in corpus.json as a call.
+"""
+
+# ruff: noqa: F403, F405
+
+import json
+import math
+import os
+import tempfile
+import traceback
+import warnings
+from dataclasses import fields, is_dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import net, small
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import ddpm_lib
+from ddpm_lib import *
+from ddpm_lib import store
+from ddpm_lib.families import Ricker
+from ddpm_lib.guidance import Guided, Measurement
+from ddpm_lib.samplers import ALL as STEPS
+
+LONG = os.environ.get("FUZZ") == "long"
+EXPECTED = (TypeError, ValueError, FileNotFoundError, FloatingPointError, NotImplementedError, OSError)
+HERE = Path(__file__).resolve().parent
+T, SHAPE = 20, (2, 1, 16)
+corpus = json.loads((HERE / "corpus.json").read_text("utf-8"))
+total = [0]
+
+
+# --- what is right ------------------------------------------------------------------------------------
+
+
+def finite(x, path="result"):
+    """Nothing in it is NaN or infinite; NaN and infinity are named where they are documented."""
+    if isinstance(x, torch.Tensor):
+        if x.is_floating_point() or x.is_complex():
+            assert torch.isfinite(x).all(), f"{path} holds NaN or infinity"
+    elif isinstance(x, float):
+        assert math.isfinite(x), f"{path} is {x}"
+    elif isinstance(x, Estimate | Score):
+        assert math.isfinite(x.value) and not math.isnan(x.margin), f"{path} is {x}"  # of one signal: infinite
+    elif isinstance(x, Terms):
+        finite(tuple(x._replace(error=0.0)), path)  # of one draw: NaN, and said so
+    elif isinstance(x, nn.Module):
+        finite(dict(x.state_dict()), path)
+    elif isinstance(x, dict):
+        for k, v in x.items():
+            finite(v, f"{path}[{k!r}]")
+    elif isinstance(x, list | tuple):
+        for i, v in enumerate(x):
+            finite(v, f"{path}[{i}]")
+    elif is_dataclass(x):
+        finite({f.name: getattr(x, f.name) for f in fields(x)}, path)
+
+
+def judge(call):
+    """Make a call. It gives something finite, or raises on a line of the library that says so in a sentence."""
+    total[0] += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = call()
+        except EXPECTED as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            told = "".join(traceback.format_exception(error))
+            assert Path(last.filename).parent.name == "ddpm_lib" and last.line.startswith("raise "), told
+            assert str(error).rstrip().endswith("."), f"not a sentence: {error}"
+            return None
+        finite(result)
+        return result
+
+
+# --- what is thrown at it -----------------------------------------------------------------------------
+
+ODD = [
+    None, "3", "x", b"x", True, False, math.nan, math.inf, -math.inf, 1e30, -1e30, 1e-30, 10**20, 10**400, 0, -1, 1, 2,
+    0.5, 2.0, 1j, [], [1], {}, (1.0, 2.0), torch.tensor(2.0), torch.tensor([1.0, 2.0]), torch.tensor(math.nan),
+    np.float32(0.5), torch.tensor(1j), object(), int,
+]  # fmt: skip
+
+
+def mostly(good, bad):
+    return st.one_of(good, good, good, bad)
+
+
+def number(*good):
+    return mostly(st.sampled_from(good), st.one_of(st.sampled_from(ODD), st.floats(width=32)))
+
+
+def normal(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_value(x, value):
+    x = x.clone()
+    x.view(-1)[0] = value
+    return x
+
+
+def odd_tensors(shape):
+    x = normal(shape)
+    strange = [
+        None, "x", 3.0, x.tolist(), x.numpy(), x[0], x[..., 0], x[None], x[:0], x[..., :0], x[..., :1], x[:1],
+        x[..., :-1], torch.cat([x, x]), torch.cat([x, x], -1), x.long(), x.bool(), x.half(), x.double(), x.bfloat16(),
+        x + 0j, x.flip(-1), x[:1].expand(x.shape), x.clone().requires_grad_(), torch.zeros(()), torch.zeros(0),
+        0 * x, 1e30 * x, 1e15 * x, 1e11 * x, 1e-30 * x, x.double() * 1e300,
+    ]  # fmt: skip
+    return [*strange, *(with_value(x, v) for v in (math.nan, math.inf, -math.inf, 1e30, 3e38))]
+
+
+def tensor(*shape):
+    good = st.integers(0, 3).map(lambda seed: normal(shape, seed))
+    return mostly(good, st.sampled_from(odd_tensors(shape)))
+
+
+signals = tensor(*SHAPE)
+
+
+def partner(x):
+    """A tensor that goes with x, or does not."""
+    if isinstance(x, torch.Tensor) and x.is_floating_point() and x.device.type == "cpu":
+        return mostly(st.just(normal(x.shape, 7).to(x.dtype)), signals)
+    return signals
+
+
+ODD_TIMES = [
+    0, T, T + 1, -1, 0.5, 1e-30, 1e-8, T - 0.5, T + 1e-6, math.nan, math.inf, True, None, "1", 1j, [3, 4], [1, "x"],
+    torch.tensor([0, 1]), torch.tensor([1, T + 1]), torch.tensor([1.0, math.nan]), torch.tensor([1, 2, 3]),
+    torch.tensor([[1], [2]]), torch.tensor([1]), torch.tensor([], dtype=torch.long), torch.tensor([True, False]),
+    torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([1, 0], dtype=torch.uint8), torch.tensor([1.5, 2.5]).half(),
+    torch.tensor([1 + 0j, 2]), torch.tensor([1.5, 2.25], dtype=torch.float64), 10**20, np.int64(3), np.array([1, 2]),
+]  # fmt: skip
+good_times = st.one_of(
+    st.integers(1, T), st.floats(0.1, T), st.lists(st.integers(1, T), min_size=2, max_size=2).map(torch.tensor)
+)
+times = mostly(good_times, st.sampled_from(ODD_TIMES))
+tables = mostly(st.just(torch.linspace(0.01, 0.4, T)), st.sampled_from(odd_tensors((T,)) + ODD))
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    FAMILY = BenchmarkMorlet(length=16)
+    HO, SHORT, ONE = linear(T), cosine(3), log_linear(1)
+    SCALED = Ricker(length=16)
+schedules = st.sampled_from([HO, SHORT, ONE])
+DENOISERS = [
+    Denoiser(net(FAMILY, 0), HO, Eps()),
+    Denoiser(net(FAMILY, 0), HO, V()),
+    Denoiser(lambda x, log_snr, cond: torch.tanh(x), HO, X0()),
+    Gaussian(torch.zeros(1, 16), torch.eye(16), HO),
+    FiniteOracle(FAMILY.sample(5, torch.Generator().manual_seed(0))[0], HO),
+    FamilyOracle(FAMILY, HO, cells=64, keep=8),
+    FamilyOracle(SCALED, HO, cells=64, keep=8),
+]
+denoisers = mostly(st.sampled_from(DENOISERS), st.sampled_from([None, "x", nn.Identity(), lambda x, t: x]))
+pairs = mostly(
+    st.sampled_from([(0.5, 1.5), (4.0, 7.0)]),
+    st.sampled_from(
+        [*ODD, (1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (0.0, math.inf), (1.0, 1.0 + 1e-12), ("a", "b"), (0, 1e30)]
+    ),
+)
+generator = st.integers(0, 5).map(lambda seed: torch.Generator().manual_seed(seed))
+
+# --- one call for each name ---------------------------------------------------------------------------
+
+CASES, SHARE = {}, {}
+
+
+def case(*names, share=1.0):
+    """A function draw → call, for the public names that it calls; `share` of the usual number of examples."""
+
+    def keep(function):
+        for name in names:
+            CASES[name], SHARE[name] = partial(function, name), share
+        return function
+
+    return keep
+
+
+@case("q_sample", "q_step")
+def jump(name, d):
+    x = d(signals)
+    x, t, eps = x, d(times), d(partner(x))
+    out = judge(lambda: getattr(ddpm_lib, name)(x, t, eps, HO))
+    assert out is None or out.shape == x.shape
+
+
+@case("q_posterior", "Normal")
+def posterior(name, d):
+    x, t, s = d(signals), d(times), d(st.one_of(st.none(), number(0, 1, 3.5)))
+    xt = d(partner(x))
+    out = judge(lambda: q_posterior(x, xt, t, HO, s))
+    if out is not None:
+        assert out.mean.shape == x.shape and (out.var >= 0).all()
+        noise = d(partner(x))
+        judge(lambda: out.sample(noise))
+
+
+@case("Denoiser", "Gaussian", "FiniteOracle", "Wiener")
+def ask(name, d):
+    denoiser, x, t = d(st.sampled_from(DENOISERS)), d(signals), d(times)
+    out = judge(lambda: denoiser(x, t))
+    assert out is None or out.x0.shape == out.eps.shape == x.shape
+    if hasattr(denoiser, "covariance"):
+        judge(lambda: denoiser.covariance(x, t))
+
+
+@case("FamilyOracle", share=0.5)
+def family_oracle(name, d):
+    cells, keep, resolution = d(number(64, 10)), d(number(8, 2)), d(number(1.2, 0.6))
+    x, t, n, g = d(signals), d(times), d(number(3, 1)), d(generator)
+    oracle = judge(lambda: FamilyOracle(FAMILY, HO, cells, keep, resolution))
+    if oracle is not None:
+        judge(lambda: oracle.posterior(x, t, n, g))
+
+
+@case("fit_gaussian")
+def gaussian(name, d):
+    x, mean, cov = (
+        d(tensor(6, 1, 4)),
+        d(tensor(1, 4)),
+        d(st.sampled_from([torch.eye(4), normal((4, 4)), 0 * torch.eye(4)])),
+    )
+    judge(lambda: fit_gaussian(x))
+    judge(lambda: Gaussian(*fit_gaussian(x), HO)(torch.ones(1, 1, 4), 5))
+    odd = d(st.sampled_from(odd_tensors((4, 4))))
+    for matrix in (cov, odd):
+        judge(lambda matrix=matrix: Gaussian(mean, matrix, HO)(torch.ones(1, 1, 4), 5))
+
+
+@case("Eps", "X0", "V", "Parametrisation", "Prediction")
+def parametrisations(name, d):
+    """Their two lines of algebra are reached through the denoiser, which looks at what comes in."""
+    network = d(
+        st.sampled_from([lambda x, *_: x, lambda x, *_: 0 * x, lambda x, *_: x[..., :2], lambda x, *_: 1e6 * x])
+    )
+    kind, x, t = d(st.sampled_from([Eps, X0, V])), d(signals), d(times)
+    judge(lambda: Denoiser(network, HO, kind())(x, t))
+
+
+@case("loss", "simple", "min_snr", "vlb")
+def losses(name, d):
+    denoiser, x, t = d(denoisers), d(signals), d(times)
+    eps, weight = d(partner(x)), d(st.sampled_from([simple, vlb, min_snr]))
+    out = judge(lambda: loss(denoiser, x, t, eps, weight))
+    assert out is None or (out.shape == (len(x),) and (out >= 0).all())
+    gamma, sigma, variance = d(number(5.0, math.inf)), d(number(0.1, None)), d(st.one_of(tables, st.just(beta)))
+    at = d(mostly(st.lists(st.integers(1, T), min_size=1, max_size=3).map(torch.tensor), st.sampled_from(ODD_TIMES)))
+    judge(lambda: min_snr(HO, at, gamma))
+    judge(lambda: vlb(HO, at, variance, sigma))
+
+
+@case("draw_times")
+def draws_of_times(name, d):
+    n, density, schedule, g = d(number(1, 5)), d(st.one_of(st.none(), tables)), d(schedules), d(generator)
+    out = judge(lambda: draw_times(n, schedule, g, density))
+    assert out is None or (len(out[0]) == len(out[1]) == n and (out[0] >= 1).all() and (out[0] <= schedule.T).all())
+
+
+@case("L_0", "L_T", "L_t")
+def terms(name, d):
+    denoiser, x, t, sigma = d(denoisers), d(signals), d(times), d(st.one_of(st.none(), number(0.1, 1.0)))
+    eps, variance = d(partner(x)), d(st.one_of(st.sampled_from([beta, beta_tilde]), tables))
+    out = {
+        "L_0": lambda: L_0(denoiser, x, eps, sigma),
+        "L_T": lambda: L_T(x, HO),
+        "L_t": lambda: L_t(denoiser, x, t, eps, variance),
+    }[name]
+    result = judge(out)
+    assert result is None or result.shape == (len(x),)
+
+
+@case("elbo", "best_variance", "Terms", share=0.3)
+def bound(name, d):
+    denoiser, x, sigma, draws = d(denoisers), d(signals), d(st.one_of(st.none(), number(0.1))), d(number(1, 2))
+    every, g, variance = d(st.booleans()), d(generator), d(st.one_of(st.just(beta), tables))
+    out = judge(lambda: elbo(denoiser, x, variance, sigma, draws, every, g))
+    assert out is None or judge(out.bits_per_dim).shape == (len(x),)
+    eps = d(tensor(2, *SHAPE))
+    judge(lambda: elbo(denoiser, x, eps=eps))
+    judge(lambda: best_variance(denoiser, x, g))
+
+
+@case("gaussian_kl")
+def kl(name, d):
+    square, one, two = (d(st.one_of(number(0.5, 2.0), tensor(3), tensor(2).map(abs_or_self))) for _ in range(3))
+    dim = d(number(1, 3))
+    judge(lambda: gaussian_kl(square, one, two, dim))
+
+
+def abs_or_self(x):
+    return x.abs() if isinstance(x, torch.Tensor) else x
+
+
+@case("even_steps", "even_log_snr", "karras")
+def grids(name, d):
+    schedule, steps, option = d(schedules), d(number(1, 2, 3, T)), d(number(0.3, 1.0, 7.0, 10.0, 100.0))
+    args = () if name == "even_steps" else (option,)
+    out = judge(lambda: getattr(ddpm_lib, name)(schedule, steps, *args))
+    if out is not None:
+        assert len(out) == steps + 1 and out[0] == schedule.T and out[-1] == 0
+        assert all(s > t for s, t in pairwise(out)), out
+
+
+@case("ancestral", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun", "Memory", "beta", "beta_tilde")
+def one_step(name, d):
+    step, denoiser, x, t, s = (
+        d(st.sampled_from(STEPS)),
+        d(denoisers),
+        d(signals),
+        d(number(20, 5, 3.5)),
+        d(number(0, 1, 3)),
+    )
+    noise, eta, chunk = d(partner(x)), d(number(0.0, 1.0)), d(number(1, 4096))
+    out = judge(lambda: step(denoiser, x, t, s, noise))
+    assert out is None or out.shape == x.shape
+    judge(lambda: ddim(denoiser, x, t, s, noise, eta))
+    memory = judge(lambda: Memory(denoiser, chunk))
+    if memory is not None:
+        judge(lambda: memory(x, 10))
+        judge(lambda: dpmpp_2m(memory, x, t, s, noise))
+    judge(lambda: (beta(HO, t, s), beta_tilde(HO, t, s)))
+
+
+@case("sample", "walk")
+def sampling(name, d):
+    denoiser, shape, g = (
+        d(denoisers),
+        d(mostly(st.just(SHAPE), st.sampled_from([*ODD, (0, 1, 16), (2, 1), (2, 1, 5)]))),
+        d(generator),
+    )
+    steps = d(
+        mostly(
+            st.sampled_from([1, 3, [T, 5, 0]]),
+            st.sampled_from([*ODD, [], [T], [5, 0.5, 0], [T, math.nan, 0], ["a", 0]]),
+        )
+    )
+    step, start = d(st.sampled_from(STEPS)), d(st.one_of(st.none(), signals))
+    out = judge(lambda: list(sample(denoiser, shape, steps, step, g, start=start)))
+    assert out is None or all(x.shape == torch.Size(shape) for x in out)
+
+
+@case("Schedule")
+def schedule_class(name, d):
+    table = d(
+        st.one_of(
+            tables,
+            tables.map(lambda x: -x.cumsum(0) if isinstance(x, torch.Tensor) and x.ndim == 1 and not x.is_meta else x),
+        )
+    )
+    make = d(st.sampled_from([Schedule, Schedule.from_betas, Schedule.from_alpha_bar]))
+    schedule = judge(lambda: make(table)) or HO
+    t, s, log_snr = d(times), d(st.one_of(st.none(), times)), d(st.one_of(number(0.0, -3.0), tensor(3)))
+    judge(lambda: schedule.alpha_bar(t))
+    if not reaches_zero(t):
+        judge(lambda: (schedule.snr(t), schedule.log_snr(t)))
+    judge(lambda: schedule.beta(t, s))
+    if isinstance(t, torch.Tensor):
+        judge(lambda: schedule(t))
+    judge(lambda: schedule.at_log_snr(log_snr))
+
+
+def reaches_zero(t):
+    """At t = 0 there is no noise: an infinite SNR is the right answer."""
+    try:
+        return bool((torch.as_tensor(t) == 0).any())
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+@case("linear", "quadratic", "cosine", "sigmoid", "log_linear")
+def curves(name, d):
+    steps, one, two = d(number(1, 2, 100)), d(number(0.008, 1.0, 9.0, -3.0)), d(number(3.0, -10.0))
+    args = {"cosine": (one,), "sigmoid": (one, two), "log_linear": (one, two)}.get(name, ())
+    make = getattr(ddpm_lib, name)
+    schedule = judge(lambda: make(steps, *args))
+    assert schedule is None or judge(lambda: schedule.log_alpha_bar(torch.arange(schedule.T + 1))) is not None
+
+
+@case("morlet")
+def wavelets(name, d):
+    x = d(st.one_of(tensor(5), number(0.5)))
+    values = [d(st.one_of(number(0.5, 2.0), tensor(5), tensor(3, 1))) for _ in range(5)]
+    judge(lambda: morlet(x, *values))
+
+
+@case("Family", "Morlet", "BenchmarkMorlet")
+def families(name, d):
+    class Line(Family):
+        def formula(self, x, a):
+            return a * x
+
+    box = d(mostly(st.just({"a": (0.0, 1.0)}), st.sampled_from(ODD) | pairs.map(lambda p: {"a": p})))
+    length, domain = d(number(16, 2)), d(mostly(st.just((-1.0, 1.0)), pairs))
+    one, two, three = (d(pairs) for _ in range(3))
+    family = judge(
+        {
+            "Family": lambda: d(st.sampled_from([Line, Family]))(box, length, domain),
+            "Morlet": lambda: Morlet(length, domain, one, two, three),
+            "BenchmarkMorlet": lambda: BenchmarkMorlet(length, (-1.0, 1.0), one, two),
+        }[name]
+    )
+    if family is not None:
+        n, g, cells, params = d(number(1, 4)), d(generator), d(number(10, 50)), d(tensor(2, len(family.names)))
+        judge(lambda: family.sample(n, g))
+        judge(lambda: family.grid(cells))
+        judge(
+            lambda: Line({"a": (0.0, 1.0)}, 4, (0.0, 1.0)).render(
+                params[:, :1] if isinstance(params, torch.Tensor) and params.ndim == 2 else params
+            )
+        )
+
+
+@case("Finite", "check_signals")
+def finite_sets(name, d):
+    x, params, n = d(signals), d(st.one_of(st.none(), tensor(2, 1))), d(number(1, 4))
+    judge(lambda: check_signals(x))
+    judge(lambda: Finite(x, params).sample(n))
+
+
+@case("report_grid", share=0.3)
+def report(name, d):
+    length = d(number(2, 64))
+    judge(lambda: report_grid(length).signals)
+
+
+@case("UNet1D", "Block", "NoiseLevel", "LinearSkip", share=0.5)
+def networks(name, d):
+    sizes = {
+        k: d(number(v)) for k, v in dict(in_channels=1, width=4, levels=2, blocks=1, patch=2, kernel=3, dim=4).items()
+    }
+    x, log_snr, cond = d(signals), d(tensor(2)), d(st.sampled_from([None, None, None, torch.zeros(2, 1)]))
+    network = judge(lambda: UNet1D(**sizes)) or net(FAMILY, 0)
+    out = judge(lambda: network(x, log_snr, cond))
+    assert out is None or out.shape == x.shape
+    skip = LinearSkip(UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4), Wiener(torch.zeros(1, 16), torch.eye(16)))
+    judge(lambda: skip(x, log_snr, cond))
+    judge(lambda: NoiseLevel(4)(log_snr))
+    one, emb = d(tensor(2, 4, 8)), d(tensor(2, 4))
+    if all(not isinstance(v, torch.Tensor) or (v.to(torch.complex64).abs() < 1e9).all() for v in (one, emb)):
+        judge(lambda: Block(4, 3, 4)(one, emb))  # values are looked at by the network around it
+    judge(lambda: Block(*(sizes[k] for k in ("width", "kernel", "dim"))))
+    judge(lambda: NoiseLevel(sizes["dim"], sizes["width"]))
+
+
+@case("Muon", "orthogonal")
+def optimisers(name, d):
+    g, iterations = d(tensor(2, 3, 4)), d(number(5, 0))
+    judge(lambda: orthogonal(g, iterations))
+    rates = [d(number(1e-3, 0.02)) for _ in range(3)]
+    module = d(mostly(st.just(net(FAMILY, 0)), st.sampled_from([nn.Identity(), None, "x"])))
+    judge(lambda: (Muon(module, *rates), None)[1])
+
+
+@case("stream", "batches")
+def data(name, d):
+    seed, step, purpose = d(number(0, 5)), d(number(0, 7)), d(number(0, 1))
+    judge(lambda: torch.rand(3, generator=stream(seed, step, purpose)))
+    options = {k: d(number(v)) for k, v in dict(start=0, rank=0, ranks=1, workers=0).items()}
+    steps = d(number(1, 3))
+    judge(lambda: (batches(lambda k: (torch.ones(2),), steps, **options), None)[1])
+
+
+@case("predicted_noise", "mean_loss", "loss_over_floor", "Estimate")
+def losses_over_floor(name, d):
+    denoiser, x, t, chunk = d(denoisers), d(signals), d(times), d(number(1, 512))
+    eps, oracle = d(partner(x)), d(st.one_of(denoisers, signals))
+    judge(lambda: predicted_noise(denoiser, x, t, chunk))
+    judge(lambda: mean_loss(denoiser, x, t, eps))
+    judge(lambda: loss_over_floor(denoiser, oracle, x, t, eps))
+
+
+@case("share", "ks_uniform")
+def shares(name, d):
+    x = d(
+        st.one_of(
+            tensor(5), tensor(5).map(lambda x: x > 0 if isinstance(x, torch.Tensor) and not x.is_complex() else x)
+        )
+    )
+    judge(lambda: share(x))
+    judge(lambda: ks_uniform(x))
+
+
+@case("fit_family", "FittedSignals", share=0.4)
+def fitting(name, d):
+    x, starts, cells = d(signals), d(number(1, 3)), d(number(64))
+    iterations, tolerance = (
+        d(mostly(st.just(2), st.sampled_from([0, -1, None, "x", 2.5, True, math.nan]))),
+        d(number(0.05)),
+    )
+    judge(lambda: fit_family(x, FAMILY, starts=starts, cells=cells, iterations=iterations, tolerance=tolerance))
+
+
+@case("energy_distance", "memorised")
+def distances(name, d):
+    x, permutations, g = d(tensor(4, 1, 5)), d(number(10, 1)), d(generator)
+    y = d(st.one_of(partner(x), tensor(3, 1, 5)))
+    judge(lambda: energy_distance(x, y, permutations, g))
+    judge(lambda: memorised(x, y))
+
+
+@case("scoreboard", "Score", "Scoreboard", share=0.1)
+def scores(name, d):
+    x, training = d(tensor(20, 1, 16)), d(st.one_of(st.none(), tensor(3, 1, 16)))
+    judge(lambda: scoreboard(x, FAMILY, training=training, generator=torch.Generator().manual_seed(0)))
+
+
+@case("Recipe", "linear_skip", "by_linear_error")
+def recipes(name, d):
+    numbers = dict(steps=5, batch=4, lr=1e-3, kernel_lr=0.02, warmup=1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
+    changes = {k: d(number(v)) for k, v in numbers.items()}
+    recipe = judge(lambda: small(family=FAMILY, **changes))
+    if recipe is not None:
+        judge(lambda: [recipe.learning_rate(k) for k in (0, recipe.steps - 1)])
+        if recipe.batch < 100:
+            judge(lambda: recipe.draw(net(FAMILY, 0))(0))
+    n, width = d(number(50, 2)), d(number(4))
+    skip = judge(lambda: linear_skip(FAMILY, 0, n, width=width, blocks=1, dim=4))
+    if skip is not None:
+        judge(lambda: by_linear_error(skip, d(schedules)))
+
+
+@case("fit", "Fit", "LitDDPM", share=0.15)
+def training(name, d):
+    recipe = small(family=FAMILY, steps=2, batch=2)
+    until, workers = d(number(1, 2, None)), d(number(0))
+    resume, content = d(st.booleans()), d(st.one_of(st.none(), st.binary(max_size=200)))
+    if str(workers) not in ("1", "2"):
+        with tempfile.TemporaryDirectory() as folder:
+            if content is not None:
+                (Path(folder) / "last.ckpt").write_bytes(content)
+            judge(lambda: fit(recipe, folder, resume=resume, until=until, workers=workers).losses)
+    batch = (d(signals), torch.tensor([1, 2]), d(signals), torch.ones(2))
+    module = LitDDPM(small(family=FAMILY, schedule=HO).build(), recipe)
+    module.log = lambda *args, **options: None
+    judge(lambda: module.training_step(batch, 0))
+
+
+@pytest.fixture(scope="session")
+def whole_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
+    recipe = small(family=FAMILY)
+    save(Fit(recipe.build(), torch.ones(2)), path, **store.card(recipe))
+    return path.read_bytes()
+
+
+FILE = []
+
+
+@case("load", "save", "train_or_load")
+def files(name, d):
+    """A file in which some bytes are others, or are missing, or are too many."""
+    whole = bytearray(FILE[0])
+    for _ in range(d(st.integers(1, 3))):
+        at = d(st.one_of(st.integers(0, 600), st.integers(0, len(whole) - 1))) % len(whole)
+        kind, data = d(st.sampled_from(["change", "cut", "insert", "remove"])), d(st.binary(min_size=1, max_size=4))
+        whole[at : {"change": at + len(data), "cut": len(whole), "insert": at, "remove": at + len(data)}[kind]] = (
+            data if kind in ("change", "insert") else b""
+        )
+        if not whole:
+            break
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        path.write_bytes(whole)
+        recipe = small(family=FAMILY)
+        denoiser = recipe.build()
+        judge(lambda: load(denoiser, path).losses)
+        judge(lambda: store._recipe_of(path))
+        odd = d(st.sampled_from([Path(folder), Path(folder) / "none", path]))
+        judge(lambda: load(denoiser, odd).losses)
+
+
+@case("cache_dir", "device")
+def environment(name, d):
+    asked = d(st.sampled_from(["", "cpu", "cuda:0", "mps", "quantum", "cuda:x", "0", "cpu:-1"]))
+    before = os.environ.get("DDPM_DEVICE")
+    try:
+        os.environ["DDPM_DEVICE"] = asked
+        out = judge(device)
+        assert out is None or str(torch.device(out)) == out
+    finally:
+        os.environ["DDPM_DEVICE"] = before or "cpu"
+    assert judge(cache_dir).name
+
+
+@case("Guided")
+def guidance(name, d):
+    matrix, sigma, x, t = d(tensor(3, 16)), d(number(0.1, 1.0)), d(signals), d(times)
+    y, denoiser = d(tensor(2, 3)), d(denoisers)
+    measured = judge(lambda: Measurement(matrix, sigma))
+    if measured is not None:
+        judge(lambda: measured(x))
+        guided = judge(lambda: Guided(denoiser, measured, y))
+        if guided is not None:
+            judge(lambda: guided(x, t))
+
+
+# --- the tests ----------------------------------------------------------------------------------------
+
+
+def test_every_public_name_has_a_case():
+    assert set(ddpm_lib.__all__) - set(CASES) == {"LEFTOVER"}  # a number
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_hostile_input(name, whole_file):
+    FILE[:] = [whole_file]
+
+    @settings(
+        max_examples=max(2, int(SHARE[name] * (100 if LONG else 5))),
+        deadline=None,
+        derandomize=not LONG,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    @given(st.data())
+    def run(data):
+        CASES[name](data.draw)
+
+    run()
+
+
+@pytest.mark.parametrize("entry", corpus, ids=lambda entry: entry["call"][:60])
+def test_what_once_broke_something(entry):
+    """Each of these gave NaN, a wrong result or a traceback from inside torch."""
+    names = {**vars(ddpm_lib), "torch": torch, "math": math, "HO": HO, "FAMILY": FAMILY, "DENOISERS": DENOISERS}
+    names |= {name: getattr(ddpm_lib, name) for name in ddpm_lib.__all__}
+    result = judge(lambda: eval(entry["call"], names))
+    assert (result is None) == entry["refused"], result
+
+
+def test_the_number_of_cases(capsys):
+    """The last line of `make fuzz`."""
+    with capsys.disabled():
+        print(f"\nfuzz: {total[0]} calls on {len(CASES)} names, each with a finite answer or one of our sentences")
+    assert total[0] > (2000 if LONG else 200)
