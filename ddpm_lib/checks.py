@@ -45,6 +45,13 @@ def check_tensor(x: Tensor, name: str, *shape: int | str, like: Tensor | None = 
     return _moderate(x, name) if values else x
 
 
+def check_conditions(cond: Tensor, shape: Sequence[int | str] = ("B", "P")) -> Tensor:
+    """Return conditions, numbers or NaN where nothing is asked, or say in one sentence why they are none."""
+    known = cond.nan_to_num() if isinstance(cond, Tensor) and cond.is_floating_point() else cond
+    check_tensor(torch.where(cond.isinf(), cond, known) if known is not cond else cond, "Conditions", *shape)
+    return cond
+
+
 def same_type(x: Tensor, like: Tensor, name: str) -> None:
     """Refuse signals of another type than the weights or signals that they will meet."""
     if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):

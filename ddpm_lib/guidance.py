@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import LARGEST, brief, check_signals, noised, number, schedule_of
+from .checks import LARGEST, brief, check_conditions, check_signals, count, noised, number, reals, schedule_of
 from .diffusion import Prediction
 from .quadrature import FamilyOracle
 from .schedules import Schedule
@@ -33,15 +33,18 @@ def ask(family: Family, n: int, **values: float | Tensor) -> Tensor:
     tensor([[nan, nan, 5.],
             [nan, nan, 5.]])
     """
-    cond = torch.full((n, len(family.names)), torch.nan)
+    cond = torch.full((count(n, "The number of signals"), len(family.names)), torch.nan)
     for name, value in values.items():
         if name not in family.names:
             raise ValueError(f"{type(family).__name__} has the parameters {', '.join(family.names)}, not {name!r}.")
         k = family.names.index(name)
         low, high = float(family.low[k]), float(family.high[k])
-        cond[:, k] = torch.as_tensor(value, dtype=cond.dtype)
-        if not ((cond[:, k] >= low) & (cond[:, k] <= high)).all():
-            raise ValueError(f"{name} lies between {low:g} and {high:g} in this family, got {value}.")
+        asked = reals(value, name)
+        if asked.shape not in ((), (n,)) or not ((asked >= low) & (asked <= high)).all():
+            raise ValueError(
+                f"{name} lies between {low:g} and {high:g} in this family: one number or ({n},), got {brief(value)}."
+            )
+        cond[:, k] = asked
     return cond
 
 
@@ -59,16 +62,12 @@ class Asked:
     """
 
     def __init__(self, denoiser: Callable[..., Prediction], cond: Tensor, weight: float = 1.0):
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"A guidance weight is at least 0 and finite, got {weight}.")
-        if cond.ndim != 2 or torch.isinf(cond).any():
-            raise ValueError(f"Conditions must have shape (B, P) and be numbers or NaN, got {tuple(cond.shape)}.")
-        self.denoiser, self.schedule = denoiser, denoiser.schedule  # type: ignore[attr-defined]
-        self.cond, self.weight = cond, weight
+        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
+        self.cond, self.weight = check_conditions(cond), number(weight, "A guidance weight", 0.0)
 
     def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
         """xt (B, C, L), B as in cond → Prediction."""
-        if len(xt) != len(self.cond):
+        if len(check_signals(xt, "xt")) != len(self.cond):
             raise ValueError(f"There are {len(self.cond)} conditions for {len(xt)} signals: give one for each.")
         asked = self.denoiser(xt, t, self.cond.to(xt))
         if self.weight == 1:

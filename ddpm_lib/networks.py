@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_signals, check_tensor, count
+from .checks import check_conditions, check_signals, check_tensor, count, limits, same_type
 from .oracle import Wiener
 
 __all__ = ["Block", "Conditions", "LinearSkip", "NoiseLevel", "UNet1D"]
@@ -55,7 +55,9 @@ class Conditions(nn.Module):
 
     def __init__(self, ranges: Sequence[tuple[float, float]], dim: int, waves: int = 7):
         super().__init__()
-        low, high = torch.tensor(ranges).T
+        for interval in ranges:
+            limits("The range of a condition", interval)
+        low, high = torch.tensor(ranges, dtype=torch.float32).T
         self.register_buffer("low", low.contiguous())
         self.register_buffer("high", high.contiguous())
         # from a quarter of a period over the range, so that no two places look alike, to 16 periods
@@ -66,10 +68,7 @@ class Conditions(nn.Module):
         self.mlp = nn.Sequential(*layers)
 
     def forward(self, cond: Tensor) -> Tensor:
-        if cond.ndim != 2 or cond.shape[1] != len(self.low):
-            raise ValueError(
-                f"Conditions must have shape (B, {len(self.low)}), NaN where nothing is asked, got {tuple(cond.shape)}."
-            )
+        same_type(check_conditions(cond, ("B", len(self.low))), self.low, "cond")
         place = (cond.nan_to_num() - self.low) / (self.high - self.low)
         angle = place[..., None] * self.freqs
         waves = torch.cat([angle.sin(), angle.cos()], 2) * (math.pi / self.freqs).clamp(max=1).repeat(2)
@@ -178,7 +177,10 @@ class UNet1D(nn.Module):
         emb = self.noise_level(log_snr)
         if self.conditions is not None:
             nothing = torch.full((len(x), len(self.conditions.low)), math.nan, dtype=x.dtype, device=x.device)
-            emb = emb + self.conditions(nothing if cond is None else cond)
+            told = self.conditions(nothing if cond is None else cond)
+            if len(told) != len(x):
+                raise ValueError(f"There are {len(told)} conditions for {len(x)} signals: give one for each.")
+            emb = emb + told
         h = self.patches(F.pad(x, (0, -length % self.multiple)))
         skips = []
         for level, blocks in enumerate(_stacks(self.down)):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import times
+from .checks import noised, number, schedule_of
 from .diffusion import Prediction
 from .schedules import Schedule
 from .signals import Family
@@ -58,15 +58,15 @@ class NoisyOracle:
 
     def __init__(self, oracle: Callable[..., Prediction], sigma: float):
         self.oracle, self.sigma = oracle, _checked(sigma)
-        self.schedule: Schedule = oracle.schedule  # type: ignore[attr-defined]
+        self.schedule: Schedule = schedule_of(oracle)
 
     def __call__(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,), 0 < t ≤ T → Prediction of the noisy signal."""
-        t = times(t, xt)
+        t, a, s = noised(xt, t, self.schedule)
         ab = self.schedule.alpha_bar(t)
         v = ab * self.sigma**2 + 1 - ab
         alone = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
-        a, s, v, size = (z.to(xt)[:, None, None] for z in (ab.sqrt(), (1 - ab).sqrt(), v, (ab + v).rsqrt()))
+        v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
         x0 = self.oracle(size * xt, alone).x0
         eps = (xt - a * x0) * s / v
         return Prediction((xt - s * eps) / a, eps)
@@ -88,13 +88,13 @@ class Cleaned:
 
     def __init__(self, denoiser: Callable[..., Prediction], sigma: float):
         self.denoiser, self.sigma = denoiser, _checked(sigma)
-        self.schedule: Schedule = denoiser.schedule  # type: ignore[attr-defined]
+        self.schedule: Schedule = schedule_of(denoiser)
         log_snr = math.inf if sigma == 0 else -2 * math.log(1.1 * sigma)
         self.end = max(1.0, float(self.schedule.at_log_snr(torch.tensor(log_snr)))) if sigma else 1.0
 
     def __call__(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L), a clean signal noised to t (B,) → Prediction of the clean signal."""
-        t = times(t, xt)
+        t, a, s = noised(xt, t, self.schedule)
         ab = self.schedule.alpha_bar(t)
         left = (1 - ab) / ab - self.sigma**2  # noise over signal, squared, that the process adds to the noisy signal
         if not (left > 0).all():
@@ -105,7 +105,6 @@ class Cleaned:
         inner = self.schedule.at_log_snr(-left.log())
         ab_inner = 1 / (1 + left)
         scale = (ab_inner / ab).sqrt().to(xt)[:, None, None]
-        a, s = self.schedule(t, xt.dtype)
         eps = self.denoiser(scale * xt, inner.to(xt.device)).eps
         # the process's noise is the share (1-ᾱ)/v of all of it
         whole = eps * ((1 - ab) / ab / left).sqrt().to(xt)[:, None, None]
@@ -113,6 +112,4 @@ class Cleaned:
 
 
 def _checked(sigma: float) -> float:
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"The noise of data must be at least 0 and finite, got {sigma}.")
-    return sigma
+    return number(sigma, "The noise of data", 0.0, 1e6)

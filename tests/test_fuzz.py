@@ -29,7 +29,6 @@ import ddpm_lib
 from ddpm_lib import *
 from ddpm_lib import store
 from ddpm_lib.families import Ricker
-from ddpm_lib.guidance import Guided, Measurement
 from ddpm_lib.samplers import ALL as STEPS
 
 LONG = os.environ.get("FUZZ") == "long"
@@ -209,7 +208,7 @@ def posterior(name, d):
 
 
 @case("Denoiser", "Gaussian", "FiniteOracle", "Wiener")
-def ask(name, d):
+def question(name, d):
     denoiser, x, t = d(st.sampled_from(DENOISERS)), d(signals), d(times)
     out = judge(lambda: denoiser(x, t))
     assert out is None or out.x0.shape == out.eps.shape == x.shape
@@ -605,6 +604,55 @@ def guidance(name, d):
         guided = judge(lambda: Guided(denoiser, measured, y))
         if guided is not None:
             judge(lambda: guided(x, t))
+
+
+CONDITIONAL = Denoiser(UNet1D(width=4, levels=1, blocks=1, dim=4, conditions=[(0.0, 1.0), (2.0, 3.0)]), HO, Eps())
+
+
+@case("Asked", "ask", "Conditions")
+def asking(name, d):
+    cond = d(mostly(tensor(2, 2), st.just(torch.tensor([[0.5, math.nan], [math.nan, math.nan]]))))
+    x, t, weight = d(signals), d(times), d(number(1.0, 0.0, 2.0))
+    judge(lambda: Conditions([d(pairs)], d(number(4))))
+    judge(lambda: CONDITIONAL(x, t, cond))
+    denoiser = d(mostly(st.just(CONDITIONAL), st.sampled_from([None, "x"])))
+    with_question = judge(lambda: [Asked(denoiser, cond, weight)])
+    if with_question:
+        judge(lambda: with_question[0](x, t))
+    values = {d(st.sampled_from(["b", "s", "w", "x"])): d(st.one_of(number(5.0, 0.5), tensor(2)))}
+    n = d(number(2, 1))
+    out = judge(lambda: ddpm_lib.ask(FAMILY, n, **values).nan_to_num())
+    assert out is None or out.shape == (n, 3)
+
+
+@case("Noisy", "NoisyOracle", "Cleaned")
+def noise_in_the_data(name, d):
+    sigma, x, t, n = d(number(0.1, 0.0, 2.0)), d(signals), d(times), d(number(3, 1))
+    denoiser = d(denoisers)
+    judge(lambda: Noisy(FAMILY, sigma).sample(n))
+    for kind in (NoisyOracle, Cleaned):
+        made = judge(lambda kind=kind: [kind(denoiser, sigma)])
+        if made:
+            judge(lambda made=made: made[0](x, t))
+
+
+@case("posterior_given", "Measurement", share=0.3)
+def exact_repairs(name, d):
+    y, n, sigma, g = d(tensor(2, 8)), d(number(3, 1)), d(number(0.1, 0.5)), d(generator)
+    measured = judge(lambda: Measurement.samples(torch.arange(16) % 2 == 0, sigma))
+    if measured is not None:
+        judge(lambda: posterior_given(FAMILY, measured, y, linear(1000), n, g))
+    mask = d(st.one_of(tensor(16), st.just(torch.arange(16) > 3)))
+    judge(lambda: Measurement.samples(mask, sigma))
+    judge(lambda: Measurement.low_pass(n, sigma, sigma))
+
+
+@case("longer", "pretrained", share=0.1)
+def what_ships(name, d):
+    x = d(tensor(2, 1, 128))
+    t = d(times)
+    judge(lambda: pretrained()(x, t))
+    assert judge(longer).told > 0
 
 
 # --- the tests ----------------------------------------------------------------------------------------
