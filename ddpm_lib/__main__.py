@@ -1,0 +1,290 @@
+"""Diffusion models on signals whose exact answer is known.
+
+  ddpm fit FOLDER         train a recipe; the folder then holds the run
+  ddpm sample [FOLDER]    draw signals from the model of a run: an .npz and a picture
+  ddpm evaluate [FOLDER]  how far it is from perfect: loss over floor, scores of its samples
+  ddpm export [FOLDER]    its weights, for programs without torch
+
+Without FOLDER the model that comes with the package is taken: ddpm sample is the place to begin.
+ddpm fit --help explains fit, and so on. With --debug an error shows where it happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import time
+import traceback
+import warnings
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from torch import Tensor
+
+from . import __version__, runs
+from .files import Signals, export_arrays, free, picture, written
+from .metrics import loss_over_floor, mean_loss
+from .quadrature import FamilyOracle
+from .samplers import dpmpp_2m_sde
+from .samplers import sample as walk_down
+from .signals import Finite
+
+
+class _Format(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Examples keep their lines."""
+
+
+def _parser(command: Callable[..., None], usage: str) -> ArgumentParser:
+    """A parser that explains itself by the docstring of the command."""
+    name, about = f"ddpm {command.__name__}", cleandoc(str(command.__doc__))
+    return ArgumentParser(
+        prog=name, usage=f"{name} {usage}", description=about, exit_on_error=False, formatter_class=_Format
+    )
+
+
+# --- the commands -------------------------------------------------------------------------------------
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """Train a recipe. FOLDER then holds the run: config.yaml (all options), model.safetensors (the weights),
+    last.ckpt (to go on from), and signals.npy where the signals came from a file.
+
+      ddpm fit runs/first --recipe.steps 300                  the book's wavelets; quick, and not yet good
+      ddpm fit runs/chirps --recipe.family Chirp --recipe.family.length 64
+      ddpm fit runs/mine --recipe.family Signals --recipe.family.path my.npy       signals of your own
+      ddpm fit runs/own --recipe.family my_module.MyFamily    a class of my_module.py in this folder
+      ddpm fit runs/cosine --recipe.schedule ddpm_lib.cosine --recipe.sizes.width 16
+      ddpm fit runs/first --resume                            go on where it was stopped
+      ddpm fit runs/again --config runs/first/config.yaml     the same run again, to the bit
+
+    Families, schedules (ddpm_lib.linear, cosine, sigmoid, quadratic, log_linear), what the network predicts
+    (ddpm_lib.Eps, X0, V) and networks are named by their path. --recipe.family.help Signals lists the options of one.
+    --print_config writes all options as YAML, to edit and give to --config, and trains nothing.
+    DDPM_DEVICE=cpu (or cuda, mps) says where to compute, DDPM_PROGRESS=0 that no bar is wanted.
+    """
+    parser = _parser(fit, "FOLDER [--config FILE] [--recipe.NAME VALUE ...] [--trainer.NAME VALUE ...]")
+    parser.add_argument("folder", help="where the run goes")
+    parser.add_argument("--config", action="config", help="a YAML file of options; those after it count more")
+    parser.add_argument("--resume", action="store_true", help="go on from last.ckpt of the folder, with its config")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    runs.recipe_options(parser)
+    options, start = runs.parse(parser, arguments), time.perf_counter()
+    folder = Path(options.folder)
+    if options.resume:
+        if not (folder / runs.CONFIG).is_file():
+            raise FileNotFoundError(f"There is nothing to resume: {folder} has no {runs.CONFIG}.")
+        options = runs.parse(parser, ["--config", str(folder / runs.CONFIG), *arguments])
+    odd = sorted(set(options.trainer) - set(runs.TRAINER))
+    if odd:
+        raise ValueError(f"--trainer.{odd[0]} cannot be chosen. What can: {', '.join(runs.TRAINER)}.")
+    recipe = runs.recipe_of(parser, options)
+    if isinstance(recipe.family, Signals):
+        print(recipe.family)
+    wrong = runs.wrong_scale(recipe)
+    if wrong:
+        warnings.warn(wrong, stacklevel=1)
+    losses = runs.train(folder, options, recipe)
+    took, last = time.perf_counter() - start, losses[-100:].mean()
+    print(f"{folder}: {recipe.steps} steps in {took:.0f} s, loss {last:.4g} (mean of the last {min(100, len(losses))})")
+    print(f"Next: ddpm sample {folder}, or ddpm evaluate {folder}")
+
+
+def sample(arguments: Sequence[str]) -> None:
+    """Draw signals from a model. Writes samples.npz and a picture, samples.png, into the folder of the run
+    (for the model that ships: into this folder), or where --out says.
+
+      ddpm sample                                             wavelets, from the model that ships
+      ddpm sample runs/first --n 1000 --seed 7 --out more.npz
+      ddpm sample runs/first --steps 50 --sampler ddpm_lib.heun
+
+    In Python: numpy.load("samples.npz")["signals"] has shape (n, channels, length); seed, steps, sampler and
+    fingerprint (of the recipe) say how to draw the same again.
+    """
+    parser = _model_parser(sample)
+    _sampling(parser, 16)
+    options = parser.parse_args(arguments)
+    out, beside = _places(options, "samples.npz", ".png")
+    run = runs.run_of(options.model)
+    with written(out) as file:  # opened first: a full or read-only disk is told before the work
+        x = _draw(run, options)
+        if isinstance(run.recipe.family, Signals):
+            x = run.recipe.family.restore(x)
+        how = {"seed": options.seed, "steps": options.steps, "sampler": _path(options.sampler)}
+        np.savez(file, signals=x.numpy(), fingerprint=run.fingerprint, **how)
+    drawn = picture(x, getattr(run.recipe.family, "x", torch.arange(x.shape[-1])), beside)
+    print(f"{out}{f', {beside}' if drawn else ''}: {len(x)} signals of {run.name}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """How far is a model from perfect? Its loss on fresh signals over the smallest possible one, where that is known,
+    and the scores of its samples, each beside what as many real signals score. Intervals are 95 %. Writes no file.
+
+      ddpm evaluate                                           the model that ships
+      ddpm evaluate runs/first --n 2000 --json                one JSON line, for programs
+    """
+    parser = _model_parser(evaluate)
+    _sampling(parser, 512)
+    parser.add_argument("--draws", type=int, default=2048, help="fresh signals that the loss is measured on")
+    parser.add_argument("--json", action="store_true", help="print one JSON line instead of a table")
+    options = parser.parse_args(arguments)
+    if options.draws < 2:
+        raise ValueError(f"A loss with an interval needs at least 2 --draws, got {options.draws}.")
+    run = runs.run_of(options.model)
+    exact, drawn = runs.oracle(run.recipe), runs.fresh(run.recipe, options.draws)
+    loss = mean_loss(run.denoiser, *drawn)
+    ratio = None if isinstance(exact, str) else loss_over_floor(run.denoiser, exact, *drawn)
+    if ratio is not None and not math.isfinite(ratio.value):
+        exact, ratio = "The smallest possible loss is 0: these signals can be told apart through all noise.", None
+    scored = runs.scores(run, _draw(run, options), isinstance(exact, FamilyOracle))
+    if options.json:
+        said: dict[str, Any] = {"model": run.name, "recipe": run.fingerprint, "loss": loss._asdict()}
+        said |= {"loss_over_floor": ratio and ratio._asdict(), "samples": options.n, "steps": options.steps}
+        said |= {"seed": options.seed, "sampler": _path(options.sampler)}
+        print(json.dumps({**said, "scores": {name: score._asdict() for name, score in scored.rows.items()}}))
+        return
+    best = "knows them by heart" if isinstance(run.recipe.family, Finite) else "is exact"
+    print(f"{run.name}: {run.recipe.family}")
+    print(f"loss             {loss} on {options.draws} fresh signals")
+    print(f"loss over floor  {f'{ratio}; 1 is a denoiser that {best}' if ratio else f'not known. {exact}'}")
+    print(f"\n{options.n} samples, {options.steps} steps of {_path(options.sampler)}\n{scored}")
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Write the weights of a model for programs that have no torch: weights.npz (float32, little endian) and
+    weights.json, which says for each its shape and the offset of its first byte in the .npz, which is not compressed;
+    and the schedule, the network in words and the scale of the signals. Into the folder of the run (for the model
+    that ships: into this folder), or where --out says.
+
+      ddpm export runs/first --out page/weights.npz
+
+    In Python: numpy.load("weights.npz"). In JavaScript: new Float32Array(buffer.slice(offset, offset + 4*size)).
+    """
+    parser = _model_parser(export)
+    options = parser.parse_args(arguments)
+    out, manifest = _places(options, "weights.npz", ".json")
+    run = runs.run_of(options.model)
+    family, schedule, network = run.recipe.family, run.recipe.schedule, run.denoiser.network
+    said = {"recipe": run.fingerprint, "shape": runs.signal_shape(family), "network": repr(network)}
+    said |= {"predicts": type(run.recipe.parametrisation).__name__}
+    if isinstance(family, Signals):
+        said |= {"mean": family.mean.flatten().tolist(), "scale": family.scale.flatten().tolist()}
+    table = schedule.log_alpha_bar(torch.arange(schedule.T + 1)).tolist()
+    tensors = network.state_dict()
+    export_arrays(tensors, out, **said, log_alpha_bar=table)
+    print(f"{out}, {manifest}: {sum(v.numel() for v in tensors.values()):,} numbers in {len(tensors)} tensors")
+
+
+# --- what they share ----------------------------------------------------------------------------------
+
+
+def _model_parser(command: Callable[..., None]) -> ArgumentParser:
+    parser = _parser(command, "[FOLDER] [--NAME VALUE ...]")
+    parser.add_argument("model", nargs="?", metavar="FOLDER", help="a run of ddpm fit; else the model that ships")
+    if command is not evaluate:
+        parser.add_argument("--out", help="another place for the .npz, with what belongs to it beside it")
+        parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    return parser
+
+
+def _sampling(parser: ArgumentParser, n: int) -> None:
+    parser.add_argument("--n", type=int, default=n, help="how many samples")
+    parser.add_argument("--steps", type=int, default=20, help="steps of the sampler")
+    parser.add_argument("--sampler", type=Callable, default=dpmpp_2m_sde, help="by its path, such as ddpm_lib.heun")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same samples")
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps")
+
+
+def _draw(run: runs.Run, options: Namespace) -> Tensor:
+    """Samples (n, C, L), at the scale that the model was trained at."""
+    if options.n < 1:
+        raise ValueError(f"The number of samples must be at least 1, got {options.n}.")
+    generator = torch.Generator().manual_seed(options.seed)
+    denoiser, shape = run.denoiser.to(options.device), (options.n, *runs.signal_shape(run.recipe.family))
+    *_, x = walk_down(denoiser, shape, options.steps, options.sampler, generator, options.device)
+    run.denoiser.cpu()
+    if not torch.isfinite(x).all():
+        raise ValueError(f"{run.name} draws NaN or infinity: take another sampler or more steps, or train it longer.")
+    return x.cpu()
+
+
+def _places(options: Namespace, name: str, other: str) -> tuple[Path, Path]:
+    """Where the .npz goes, and the file beside it; both must be free."""
+    out = Path(options.out) if options.out else Path(options.model or ".", name)
+    if out.suffix != ".npz":
+        raise ValueError(f"--out must name an .npz file, got {out}.")
+    for path in (out, out.with_suffix(other)):
+        free(path, options.overwrite)
+    return out, out.with_suffix(other)
+
+
+def _path(function: Any) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+# --- the command line ---------------------------------------------------------------------------------
+
+COMMANDS = {command.__name__: command for command in (fit, sample, evaluate, export)}
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    text = str(error) or type(error).__name__
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    if (
+        "Union subtypes" in text or "Parser key" in text
+    ):  # jsonargparse tells all that it tried: the last is what failed
+        noise = re.compile(
+            'Does not validate|Subtypes:|Errors:|Given value|Problem with|Import path|Parser key "[^"]*":$'
+        )
+        lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
+        option = ".".join(re.findall('Parser key "([^"]*)"', text))
+        return f"--{option}: {lines[-1]}" if option else lines[-1]
+    if not isinstance(error, (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)):
+        return f"{type(error).__name__}: {lines[0]} (--debug shows where)"
+    return lines[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, or 2 after one sentence on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    name, *rest = [argument for argument in given if argument != "--debug"] or ["--help"]
+    if name in ("-h", "--help", "--version"):
+        print(f"ddpm_lib {__version__}" if name == "--version" else __doc__)
+        return 0
+    sys.path.insert(0, os.getcwd())  # a reader's own my_module.py is found, however this was started
+
+    def tell(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not category.__module__.startswith(("lightning", "jsonargparse")):
+            print(f"ddpm {name}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        try:
+            if name not in COMMANDS:
+                raise ValueError(f"there is no such command. There are {', '.join(COMMANDS)}: see ddpm --help.")
+            COMMANDS[name](rest)
+        except KeyboardInterrupt as stop:
+            print(f"\nddpm {name}: stopped. {stop}", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            print(f"ddpm {name}: {_sentence(error)}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
