@@ -31,7 +31,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import Tensor
 
 from . import __version__, runs
-from .files import Signals, export_arrays, free, picture, written
+from .files import Signals, export_arrays, picture, places, scale_of, signal_shape, written
 from .metrics import loss_over_floor, mean_loss
 from .quadrature import FamilyOracle
 from .samplers import dpmpp_2m_sde
@@ -49,9 +49,6 @@ def _parser(command: Callable[..., None], usage: str) -> ArgumentParser:
     return ArgumentParser(
         prog=name, usage=f"{name} {usage}", description=about, exit_on_error=False, formatter_class=_Format
     )
-
-
-# --- the commands -------------------------------------------------------------------------------------
 
 
 def fit(arguments: Sequence[str]) -> None:
@@ -87,11 +84,6 @@ def fit(arguments: Sequence[str]) -> None:
     if odd:
         raise ValueError(f"--trainer.{odd[0]} cannot be chosen. What can: {', '.join(runs.TRAINER)}.")
     recipe = runs.recipe_of(parser, options)
-    if isinstance(recipe.family, Signals):
-        print(recipe.family)
-    wrong = runs.wrong_scale(recipe)
-    if wrong:
-        warnings.warn(wrong, stacklevel=1)
     losses = runs.train(folder, options, recipe)
     took, last = time.perf_counter() - start, losses[-100:].mean()
     print(f"{folder}: {recipe.steps} steps in {took:.0f} s, loss {last:.4g} (mean of the last {min(100, len(losses))})")
@@ -109,17 +101,14 @@ def sample(arguments: Sequence[str]) -> None:
     In Python: numpy.load("samples.npz")["signals"] has shape (n, channels, length); seed, steps, sampler and
     fingerprint (of the recipe) say how to draw the same again.
     """
-    parser = _model_parser(sample)
-    _sampling(parser, 16)
-    options = parser.parse_args(arguments)
-    out, beside = _places(options, "samples.npz", ".png")
+    options = _options(sample, arguments, samples=16)
+    out, beside = places(options.out or Path(options.model or "", "samples.npz"), ".png", options.overwrite)
     run = runs.run_of(options.model)
     with written(out) as file:  # opened first: a full or read-only disk is told before the work
         x = _draw(run, options)
         if isinstance(run.recipe.family, Signals):
             x = run.recipe.family.restore(x)
-        how = {"seed": options.seed, "steps": options.steps, "sampler": _path(options.sampler)}
-        np.savez(file, signals=x.numpy(), fingerprint=run.fingerprint, **how)
+        np.savez(file, signals=x.numpy(), fingerprint=run.fingerprint, **_how(options))
     drawn = picture(x, getattr(run.recipe.family, "x", torch.arange(x.shape[-1])), beside)
     print(f"{out}{f', {beside}' if drawn else ''}: {len(x)} signals of {run.name}")
 
@@ -131,11 +120,7 @@ def evaluate(arguments: Sequence[str]) -> None:
       ddpm evaluate                                           the model that ships
       ddpm evaluate runs/first --n 2000 --json                one JSON line, for programs
     """
-    parser = _model_parser(evaluate)
-    _sampling(parser, 512)
-    parser.add_argument("--draws", type=int, default=2048, help="fresh signals that the loss is measured on")
-    parser.add_argument("--json", action="store_true", help="print one JSON line instead of a table")
-    options = parser.parse_args(arguments)
+    options = _options(evaluate, arguments, samples=512)
     if options.draws < 2:
         raise ValueError(f"A loss with an interval needs at least 2 --draws, got {options.draws}.")
     run = runs.run_of(options.model)
@@ -146,16 +131,15 @@ def evaluate(arguments: Sequence[str]) -> None:
         exact, ratio = "The smallest possible loss is 0: these signals can be told apart through all noise.", None
     scored = runs.scores(run, _draw(run, options), isinstance(exact, FamilyOracle))
     if options.json:
-        said: dict[str, Any] = {"model": run.name, "recipe": run.fingerprint, "loss": loss._asdict()}
-        said |= {"loss_over_floor": ratio and ratio._asdict(), "samples": options.n, "steps": options.steps}
-        said |= {"seed": options.seed, "sampler": _path(options.sampler)}
+        said: dict[str, Any] = {"model": run.name, "fingerprint": run.fingerprint, "loss": loss._asdict()}
+        said |= {"loss_over_floor": ratio and ratio._asdict(), "samples": options.n, **_how(options)}
         print(json.dumps({**said, "scores": {name: score._asdict() for name, score in scored.rows.items()}}))
         return
     best = "knows them by heart" if isinstance(run.recipe.family, Finite) else "is exact"
     print(f"{run.name}: {run.recipe.family}")
     print(f"loss             {loss} on {options.draws} fresh signals")
     print(f"loss over floor  {f'{ratio}; 1 is a denoiser that {best}' if ratio else f'not known. {exact}'}")
-    print(f"\n{options.n} samples, {options.steps} steps of {_path(options.sampler)}\n{scored}")
+    print(f"\n{options.n} samples, {options.steps} steps of {options.sampler.__name__}\n{scored}")
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -168,39 +152,42 @@ def export(arguments: Sequence[str]) -> None:
 
     In Python: numpy.load("weights.npz"). In JavaScript: new Float32Array(buffer.slice(offset, offset + 4*size)).
     """
-    parser = _model_parser(export)
-    options = parser.parse_args(arguments)
-    out, manifest = _places(options, "weights.npz", ".json")
+    options = _options(export, arguments)
+    out, manifest = places(options.out or Path(options.model or "", "weights.npz"), ".json", options.overwrite)
     run = runs.run_of(options.model)
     family, schedule, network = run.recipe.family, run.recipe.schedule, run.denoiser.network
-    said = {"recipe": run.fingerprint, "shape": runs.signal_shape(family), "network": repr(network)}
+    said = {"recipe": run.fingerprint, "shape": signal_shape(family), "network": repr(network), **scale_of(family)}
     said |= {"predicts": type(run.recipe.parametrisation).__name__}
-    if isinstance(family, Signals):
-        said |= {"mean": family.mean.flatten().tolist(), "scale": family.scale.flatten().tolist()}
-    table = schedule.log_alpha_bar(torch.arange(schedule.T + 1)).tolist()
+    said |= {"log_alpha_bar": schedule.log_alpha_bar(torch.arange(schedule.T + 1)).tolist()}
     tensors = network.state_dict()
-    export_arrays(tensors, out, **said, log_alpha_bar=table)
+    export_arrays(tensors, out, **said)
     print(f"{out}, {manifest}: {sum(v.numel() for v in tensors.values()):,} numbers in {len(tensors)} tensors")
 
 
-# --- what they share ----------------------------------------------------------------------------------
-
-
-def _model_parser(command: Callable[..., None]) -> ArgumentParser:
+def _options(command: Callable[..., None], arguments: Sequence[str], samples: int = 0) -> Namespace:
+    """The options of a command that takes a model, and draws so many samples from it."""
     parser = _parser(command, "[FOLDER] [--NAME VALUE ...]")
-    parser.add_argument("model", nargs="?", metavar="FOLDER", help="a run of ddpm fit; else the model that ships")
-    if command is not evaluate:
-        parser.add_argument("--out", help="another place for the .npz, with what belongs to it beside it")
-        parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
-    return parser
+    add = parser.add_argument
+    add("model", nargs="?", metavar="FOLDER", help="a run of ddpm fit; without it, the model that ships")
+    if samples:
+        add("--n", type=int, default=samples, help="how many samples")
+        add("--steps", type=int, default=20, help="steps of the sampler")
+        add("--sampler", type=Callable, default=dpmpp_2m_sde, help="by its path, such as ddpm_lib.heun")
+        add("--seed", type=int, default=0, help="the same seed, the same samples")
+        add("--device", default="cpu", help="where to compute: cpu, cuda, mps")
+    if command is evaluate:
+        add("--draws", type=int, default=2048, help="fresh signals that the loss is measured on")
+        add("--json", action="store_true", help="print one JSON line instead of a table")
+    else:
+        add("--out", help="another place for the .npz, with what belongs to it beside it")
+        add("--overwrite", action="store_true", help="write over files that are there")
+    return parser.parse_args(arguments)
 
 
-def _sampling(parser: ArgumentParser, n: int) -> None:
-    parser.add_argument("--n", type=int, default=n, help="how many samples")
-    parser.add_argument("--steps", type=int, default=20, help="steps of the sampler")
-    parser.add_argument("--sampler", type=Callable, default=dpmpp_2m_sde, help="by its path, such as ddpm_lib.heun")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same samples")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps")
+def _how(options: Namespace) -> dict[str, Any]:
+    """How samples were drawn, to draw them again."""
+    step = options.sampler
+    return {"seed": options.seed, "steps": options.steps, "sampler": f"{step.__module__}.{step.__qualname__}"}
 
 
 def _draw(run: runs.Run, options: Namespace) -> Tensor:
@@ -208,29 +195,13 @@ def _draw(run: runs.Run, options: Namespace) -> Tensor:
     if options.n < 1:
         raise ValueError(f"The number of samples must be at least 1, got {options.n}.")
     generator = torch.Generator().manual_seed(options.seed)
-    denoiser, shape = run.denoiser.to(options.device), (options.n, *runs.signal_shape(run.recipe.family))
+    denoiser, shape = run.denoiser.to(options.device), (options.n, *signal_shape(run.recipe.family))
     *_, x = walk_down(denoiser, shape, options.steps, options.sampler, generator, options.device)
     run.denoiser.cpu()
     if not torch.isfinite(x).all():
         raise ValueError(f"{run.name} draws NaN or infinity: take another sampler or more steps, or train it longer.")
     return x.cpu()
 
-
-def _places(options: Namespace, name: str, other: str) -> tuple[Path, Path]:
-    """Where the .npz goes, and the file beside it; both must be free."""
-    out = Path(options.out) if options.out else Path(options.model or ".", name)
-    if out.suffix != ".npz":
-        raise ValueError(f"--out must name an .npz file, got {out}.")
-    for path in (out, out.with_suffix(other)):
-        free(path, options.overwrite)
-    return out, out.with_suffix(other)
-
-
-def _path(function: Any) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
-
-
-# --- the command line ---------------------------------------------------------------------------------
 
 COMMANDS = {command.__name__: command for command in (fit, sample, evaluate, export)}
 
@@ -241,18 +212,13 @@ def _sentence(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     text = str(error) or type(error).__name__
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    if (
-        "Union subtypes" in text or "Parser key" in text
-    ):  # jsonargparse tells all that it tried: the last is what failed
-        noise = re.compile(
-            'Does not validate|Subtypes:|Errors:|Given value|Problem with|Import path|Parser key "[^"]*":$'
-        )
+    if re.search("Parser key|Union subtypes", text):  # jsonargparse tells all that it tried: the last is what failed
+        noise = re.compile("Does not validate|Subtypes:|Errors:|Given v|Problem with|Import path|Parser key [^ ]*:$")
         lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
         option = ".".join(re.findall('Parser key "([^"]*)"', text))
         return f"--{option}: {lines[-1]}" if option else lines[-1]
-    if not isinstance(error, (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)):
-        return f"{type(error).__name__}: {lines[0]} (--debug shows where)"
-    return lines[0]
+    said = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
+    return lines[0] if isinstance(error, said) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

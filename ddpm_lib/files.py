@@ -18,9 +18,10 @@ import torch
 from jsonargparse.typing import Path_fr
 from torch import Tensor
 
-from .signals import Finite
+from .schedules import LEFTOVER, Schedule
+from .signals import Family, Finite
 
-__all__ = ["Signals", "export_arrays", "free", "picture", "written"]
+__all__ = ["Signals", "export_arrays", "free", "picture", "places", "say_scale", "scale_of", "signal_shape", "written"]
 
 
 class Signals(Finite):
@@ -62,6 +63,33 @@ class Signals(Finite):
         scale = f"mean {x.mean():.4g}, standard deviation {x.std():.4g}, from {x.min():.4g} to {x.max():.4g}"
         used = "standardized for training" if (self.scale != 1).any() else "used at this scale"
         return f"{self.path.name}: {k} signals of {c} × {length} samples; {scale}; {used}"
+
+
+def signal_shape(family: Family | Finite) -> tuple[int, int]:
+    """(C, L) of its signals."""
+    _, channels, length = family.sample(1, torch.Generator())[0].shape
+    return channels, length
+
+
+def scale_of(family: Family | Finite) -> dict[str, list[float]]:
+    """What was taken off signals from a file, and what they were divided by: by channel."""
+    return {k: getattr(family, k).flatten().tolist() for k in ("mean", "scale")} if isinstance(family, Signals) else {}
+
+
+def say_scale(family: Family | Finite, schedule: Schedule) -> None:
+    """Print the scale of signals from a file; warn where noise of this schedule drowns or spares all signals."""
+    if isinstance(family, Signals):
+        print(family)
+    size = float(family.sample(256, torch.Generator())[0].square().mean().sqrt())
+    left, first = size * float(schedule.alpha_bar(schedule.T).sqrt()), float((1 - schedule.alpha_bar(1)).sqrt())
+    if left > LEFTOVER:
+        what = f"at t = T they are still {left:.2g} times the noise, and sampling starts without them"
+    elif size < first:
+        what = f"at t = 1 they are already below the noise, {first:.2g}"
+    else:
+        return
+    how = "Scale them; signals from a file with --recipe.family.standardize true."
+    warnings.warn(f"The signals have size {size:.3g} (root mean square): {what}. {how}", stacklevel=2)
 
 
 def _signals(path: Path) -> Tensor:
@@ -139,6 +167,16 @@ def free(path: Path, overwrite: bool, instead: str = "name another place with --
     """Refuse to write over what is there, unless told to."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already: {instead}.")
+
+
+def places(npz: str | Path, other: str, overwrite: bool) -> tuple[Path, Path]:
+    """Where an .npz goes, and the file of another suffix beside it; both must be free."""
+    out = Path(npz)
+    if out.suffix != ".npz":
+        raise ValueError(f"--out must name an .npz file, got {out}.")
+    for path in (out, out.with_suffix(other)):
+        free(path, overwrite)
+    return out, out.with_suffix(other)
 
 
 @contextmanager

@@ -27,29 +27,16 @@ from torch import Tensor
 from . import __version__, families, store  # noqa: F401  # families: so that jsonargparse knows their names
 from .data import stream
 from .diffusion import Denoiser, q_sample
-from .files import Signals, free, written
+from .files import Signals, free, say_scale, scale_of, signal_shape, written
 from .metrics import loss_over_floor, predicted_noise
 from .networks import UNet1D
 from .oracle import FiniteOracle
 from .quadrature import FamilyOracle
 from .recipes import Recipe, by_linear_error, linear_skip
-from .schedules import LEFTOVER
 from .scores import Score, Scoreboard, energy_distance, memorised, scoreboard
 from .signals import Family, Finite
 
-__all__ = [
-    "Run",
-    "begin",
-    "fresh",
-    "oracle",
-    "recipe_of",
-    "recipe_options",
-    "run_of",
-    "scores",
-    "train",
-    "unet",
-    "wrong_scale",
-]
+__all__ = ["Run", "parse", "recipe_of", "recipe_options", "run_of", "scores", "train", "unet"]
 
 TRAINER = (
     "accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "num_nodes", "plugins", "precision",
@@ -67,12 +54,6 @@ def unet(family: Family | Finite, seed: int, **sizes: Any) -> UNet1D:
     """A `UNet1D` alone: for signals too long for `linear_skip`, whose covariance has (C·L)² numbers."""
     channels = signal_shape(family)[0]
     return UNet1D(channels, channels, **sizes)
-
-
-def signal_shape(family: Family | Finite) -> tuple[int, int]:
-    """(C, L) of its signals."""
-    _, channels, length = family.sample(1, stream(0, TEST))[0].shape
-    return channels, length
 
 
 # --- options and recipes ------------------------------------------------------------------------------
@@ -97,17 +78,15 @@ def recipe_options(parser: ArgumentParser) -> None:
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Options from the command line.
 
-    jsonargparse hands the options of one class on to the next that is named, where they have the same name, defaults too.
-    A shift b or a length of one family means nothing to another: null in between makes it forget.
+    Where a class is named, jsonargparse keeps what the one before it had under the same name, defaults too. The length
+    or shift of one family means nothing to another: null in between makes it forget.
     """
-    named = [argument.split("=")[0] for argument in arguments]
-    clean = [
-        part for k, part in enumerate(arguments) for part in ((FAMILY, "null", part) if named[k] == FAMILY else (part,))
-    ]
-    if not {FAMILY, "--config"} & set(named):
-        return parser.parse_args([FAMILY, "BenchmarkMorlet", *clean])
-    options = parser.parse_args(clean)
-    return options if options.recipe.family else parser.parse_args([FAMILY, "BenchmarkMorlet", *clean])
+    named = {argument.split("=")[0] for argument in arguments}
+    clean = [part for given in arguments for part in ([FAMILY, "null"] * (given.split("=")[0] == FAMILY) + [given])]
+    options = parser.parse_args(clean) if named & {FAMILY, "--config"} else None
+    if options is None or options.recipe.family is None:
+        options = parser.parse_args([FAMILY, "BenchmarkMorlet", *clean])
+    return options
 
 
 def recipe_of(parser: ArgumentParser, options: Namespace) -> Recipe:
@@ -145,28 +124,17 @@ def fresh(recipe: Recipe, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
-def wrong_scale(recipe: Recipe) -> str | None:
-    """What is wrong with the scale of the signals, if anything: the schedule's noise neither drowns nor spares them."""
-    size = float(recipe.family.sample(256, stream(recipe.seed, TEST))[0].square().mean().sqrt())
-    a, s = recipe.schedule.alpha_bar(recipe.schedule.T).sqrt(), (1 - recipe.schedule.alpha_bar(1)).sqrt()
-    if a * size > LEFTOVER:
-        what = f"at t = T they are still {float(a) * size:.2g} times the noise, and sampling starts without them"
-    elif size < s:
-        what = f"at t = 1 they are already below the noise, which is {float(s):.2g}"
-    else:
-        return None
-    return f"The signals have size {size:.3g} (root mean square): {what}. Scale them: --recipe.family.standardize true."
-
-
 # --- the folder ---------------------------------------------------------------------------------------
 
 
 def begin(folder: Path, options: Namespace, recipe: Recipe) -> None:
     """Write what can be written before training, so that a full or read-only disk is told now."""
-    mine = not (folder / CONFIG).exists() or (folder / CONFIG).read_bytes().startswith(b"# ddpm_lib")
-    for name in (MODEL, LAST) if mine else (CONFIG,):
-        free(folder / name, options.overwrite, "add --resume or --overwrite, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    config = folder / CONFIG  # one that ends before it has weights is no run: the next may take its place
+    foreign = config.exists() and not config.read_bytes().startswith(b"# ddpm_lib")
+    for path in (folder / MODEL, folder / LAST, *([config] if foreign else [])):
+        free(path, options.overwrite, "add --resume or --overwrite, or name another folder")
+        path.unlink(missing_ok=True)
     said = Namespace(recipe=options.recipe.clone(), trainer=options.trainer, workers=options.workers)
     if isinstance(recipe.family, Signals):
         copy = folder / "signals.npy"
@@ -174,40 +142,36 @@ def begin(folder: Path, options: Namespace, recipe: Recipe) -> None:
             with written(copy) as file:
                 np.save(file, recipe.family.raw.numpy())
         said.recipe.family.init_args.path = copy.name
-    for name in (MODEL, LAST):
-        (folder / name).unlink(missing_ok=True)
     parser = ArgumentParser()
     recipe_options(parser)
     head = f"# ddpm_lib {__version__}, torch {torch.__version__}. Repeat it: ddpm fit FOLDER --config {CONFIG}\n"
-    with written(folder / CONFIG) as file:
+    with written(config) as file:
         file.write((head + parser.dump(said, skip_validation=True)).encode())
 
 
 def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
     """`fit` a recipe and keep what it gives in the folder; returns the losses (steps,).
 
-    On many devices this runs in a process for each, and all but the first return without a word.
+    On many devices this runs once for each, and all but the first end here, without a word.
     """
     from lightning.pytorch.utilities import rank_zero_only  # Lightning takes seconds to import
 
     from . import training
 
     first = not rank_zero_only.rank  # type: ignore[attr-defined]
-    if first and not options.resume:
-        begin(folder, options, recipe)
+    if first:
+        say_scale(recipe.family, recipe.schedule)
+        if not options.resume:
+            begin(folder, options, recipe)
     bar = [_over_floor(recipe)] if first and training._progress() else []
+    others = dict(resume=options.resume, workers=options.workers, callbacks=bar)
     try:
-        run = training.fit(
-            recipe, folder, resume=options.resume, workers=options.workers, callbacks=bar, **options.trainer
-        )
+        run = training.fit(recipe, folder, **others, **options.trainer)
     except SystemExit as stop:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt(f"Go on with: ddpm fit {folder} --resume") from stop
-    if first:
-        mine = isinstance(recipe.family, Signals)
-        scale = {k: getattr(recipe.family, k).flatten().tolist() for k in ("mean", "scale")} if mine else {}
-        store.save(run, folder / MODEL, **store.card(recipe), **scale)
-    else:
+    if not first:
         sys.exit()
+    store.save(run, folder / MODEL, **store.card(recipe), **scale_of(recipe.family))
     return run.losses
 
 
