@@ -229,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help", "--version"):
         print(f"ddpm_lib {__version__}" if name == "--version" else __doc__)
         return 0
-    sys.path.insert(0, os.getcwd())  # a reader's own my_module.py is found, however this was started
+    if os.getcwd() not in sys.path:  # a reader's own my_module.py is found, however this was started
+        sys.path.insert(0, os.getcwd())
 
     def tell(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if not category.__module__.startswith(("lightning", "jsonargparse")):

@@ -20,6 +20,7 @@ from ddpm_lib import (
     linear_skip,
     loss_over_floor,
     store,
+    training,
 )
 from ddpm_lib.store import cache_dir, load, save, train_or_load
 
@@ -156,7 +157,7 @@ def cache(tmp_path, monkeypatch):
 
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "models"))
     monkeypatch.delenv("RETRAIN", raising=False)
-    monkeypatch.setattr(store, "fit", counted)
+    monkeypatch.setattr(training, "fit", counted)
     return tmp_path / "models", runs
 
 
