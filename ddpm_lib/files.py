@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-__all__ = ["prepare", "write_whole"]
+__all__ = ["prepare", "write_whole", "written"]
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file, and its folder where there is none.
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """An open file, in a folder that is made where there is none, that appears under its name when all is written.
 
     A kill, a full disk or a loss of power leaves what was there before.
 
@@ -21,14 +24,21 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
+        raise type(error)(f"{path} cannot be written ({error.strerror}); what was there is untouched.") from error
+    finally:
         with suppress(OSError):  # where the folder cannot be written there is no part
             part.unlink(missing_ok=True)
-        raise type(error)(f"{path} cannot be written ({error.strerror}); what was there is untouched.") from error
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write these bytes as `written` does."""
+    with written(path) as file:
+        file.write(data)
 
 
 def prepare(path: Path) -> None:

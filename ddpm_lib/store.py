@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -20,7 +20,9 @@ from torch import Tensor
 from .diffusion import Denoiser
 from .files import prepare, write_whole
 from .recipes import Recipe, longer
-from .training import Fit, fit
+
+if TYPE_CHECKING:
+    from .training import Fit
 
 __all__ = ["cache_dir", "load", "pretrained", "save", "train_or_load"]
 
@@ -58,7 +60,15 @@ def _table(denoiser: Denoiser) -> Tensor:
 
 
 def load(denoiser: Denoiser, path: str | Path) -> Fit:
-    """Read a file of `save` into a denoiser of the same build.
+    """Read a file of `save` into a denoiser of the same build. Raises what `read` does."""
+    from .training import Fit
+
+    losses = read(denoiser, path)
+    return Fit(denoiser.eval(), losses)
+
+
+def read(denoiser: Denoiser, path: str | Path) -> Tensor:
+    """`load` without Lightning, which takes seconds to import: fill the denoiser and return the losses (steps,).
 
     Raises:
         FileNotFoundError: no such file.
@@ -79,7 +89,7 @@ def load(denoiser: Denoiser, path: str | Path) -> Fit:
     if not torch.equal(table, _table(denoiser)):
         raise ValueError(f"{path} was trained with another schedule (T = {len(table) - 1}) than {denoiser.schedule}.")
     denoiser.network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items()})
-    return Fit(denoiser.eval(), losses)
+    return losses
 
 
 def _read(path: Path, tensors: bool = True) -> tuple[str, dict[str, Tensor]]:
@@ -172,6 +182,8 @@ def train_or_load(recipe: Recipe, *, retrain: bool = False, **fit_args: Any) -> 
             the same.
         fit_args: passed to `fit`.
     """
+    from .training import fit
+
     path = cache_dir() / f"{recipe.key()}.safetensors"
     with _alone(path):
         if not retrain and os.environ.get("RETRAIN", "0") in ("", "0"):

@@ -22,6 +22,7 @@ from ddpm_lib import (
     longer,
     loss_over_floor,
     store,
+    training,
 )
 from ddpm_lib import files as files_module
 from ddpm_lib.store import cache_dir, load, pretrained, save, train_or_load
@@ -158,7 +159,7 @@ def cache(tmp_path, monkeypatch):
 
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "models"))
     monkeypatch.delenv("RETRAIN", raising=False)
-    monkeypatch.setattr(store, "fit", counted)
+    monkeypatch.setattr(training, "fit", counted)
     return tmp_path / "models", runs
 
 
