@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from .checks import check_signals, times
-from .diffusion import Prediction
+from .diffusion import Denoiser, Prediction
+from .networks import LinearSkip
 from .quadrature import FamilyOracle
 from .schedules import Schedule
 from .signals import Family
 
-__all__ = ["Guided", "Measurement", "posterior_given"]
+__all__ = ["Guided", "LinearCovariance", "Measurement", "posterior_given"]
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ class Guided:
 
         x̂_0 + C·Aᵀ·(A·C·Aᵀ + σ²)⁻¹·(y - A·x̂_0),
 
-    Kalman's update. An oracle knows C (its ``covariance``). For a network C·v = (1-ᾱ)/√ᾱ·(∂x̂_0/∂x_t)ᵀ·v (Tweedie's
-    formula, once more), and A·C·Aᵀ is taken for r_t²·A·Aᵀ: that is ΠGDM (Song et al. 2023). Exact for Gaussian data and
-    an oracle; for all else an approximation that is good where the posterior is narrow.
+    Kalman's update. An oracle knows C (its ``covariance``), and `LinearCovariance` guesses it. For a network
+    C·v = (1-ᾱ)/√ᾱ·(∂x̂_0/∂x_t)ᵀ·v (Tweedie's formula, once more), and A·C·Aᵀ is taken for r_t²·A·Aᵀ: that is ΠGDM (Song
+    et al. 2023). Exact for Gaussian data and an oracle; for all else an approximation that is good where the posterior
+    is narrow.
 
     Args:
         denoiser: a `Denoiser` or an oracle.
@@ -138,6 +140,33 @@ class Guided:
 
     def _missed(self, x0: Tensor) -> Tensor:
         return self.y.to(x0) - self.measurement(x0)
+
+
+class LinearCovariance:
+    """A trained denoiser that borrows its posterior covariance from its linear skip: U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ.
+
+    With it `Guided` needs no gradient. An approximation: the covariance is that of Gaussian data, the same for every
+    x_t; it knows the directions in which signals vary, but not which of them this signal has decided on.
+
+    Args:
+        denoiser: a `Denoiser` whose network is a `LinearSkip`.
+    """
+
+    def __init__(self, denoiser: Denoiser):
+        if not isinstance(denoiser.network, LinearSkip):
+            raise ValueError(f"Only a LinearSkip knows a covariance, got {type(denoiser.network).__name__}.")
+        self.denoiser, self.schedule, self.wiener = denoiser, denoiser.schedule, denoiser.network.wiener
+
+    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+        """xt (B, C, L), t (B,) → Prediction."""
+        prediction: Prediction = self.denoiser(xt, t)
+        return prediction
+
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t] of Gaussian data with the same mean and covariance, (B, C·L, C·L)."""
+        a, s = self.schedule(times(t, xt), xt.dtype)
+        power, basis = self.wiener.power, self.wiener.basis
+        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
 
 
 class _Seen(Family):
