@@ -1,9 +1,10 @@
 // Runs the interactive figures of a built page without a kernel, from a server or from disk.
 // A page carries the saved state of its widgets and one placeholder per figure (both written by MyST-NB); each
-// widget that brings its own module (anywidget) is given a model with the methods it knows from Jupyter.
+// widget that brings its own module (anywidget) is given a model with the methods it knows from Jupyter, and `script`.
 (() => {
   "use strict";
   const STATE = 'script[type="application/vnd.jupyter.widget-state+json"]';
+  const HERE = document.currentScript.src;
   const VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]';
 
   function bytes(text) {
@@ -39,6 +40,16 @@
     off(event, listener) { this.listeners.get(event)?.delete(listener); }
     save_changes() {}
     send() {}
+    // For a figure that needs more than its saved state: loads a script that lies beside this one.
+    script(name) {
+      return new Promise((done, failed) => {
+        const script = document.createElement("script");
+        script.onload = done;
+        script.onerror = () => failed(new Error(`${name} is missing`));
+        script.src = new URL(name, HERE);
+        document.head.append(script);
+      });
+    }
   }
 
   function module(source) {

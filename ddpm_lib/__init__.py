@@ -24,7 +24,8 @@ from .diffusion import (
 )
 from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
 from .grids import even_log_snr, even_steps, karras
-from .guidance import Asked, Guided, Measurement, ask, posterior_given
+from .guidance import Asked, Guided, LinearCovariance, ask
+from .measurements import Measurement, posterior_given
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
 from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
 from .noisy import Cleaned, Noisy, NoisyOracle
@@ -71,6 +72,7 @@ __all__ = [
     "Gaussian",
     "Guided",
     "L_t",
+    "LinearCovariance",
     "LinearSkip",
     "LitDDPM",
     "Measurement",

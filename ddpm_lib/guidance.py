@@ -8,18 +8,18 @@ takes them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .checks import LARGEST, brief, check_conditions, check_signals, count, noised, number, reals, schedule_of
-from .diffusion import Prediction
-from .quadrature import FamilyOracle
+from .diffusion import Denoiser, Prediction
+from .measurements import Measurement
+from .networks import LinearSkip
 from .schedules import Schedule
 from .signals import Family
 
-__all__ = ["Asked", "Guided", "Measurement", "ask", "posterior_given"]
+__all__ = ["Asked", "Guided", "LinearCovariance", "ask"]
 
 
 def ask(family: Family, n: int, **values: float | Tensor) -> Tensor:
@@ -63,6 +63,7 @@ class Asked:
 
     def __init__(self, denoiser: Callable[..., Prediction], cond: Tensor, weight: float = 1.0):
         self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
+        self.network = getattr(denoiser, "network", None)  # `LinearCovariance` borrows from it
         self.cond, self.weight = check_conditions(cond), number(weight, "A guidance weight", 0.0)
 
     def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
@@ -75,61 +76,6 @@ class Asked:
         free = self.denoiser(xt, t, torch.full_like(self.cond, torch.nan).to(xt))
         # x̂_0 and ε̂ hang together linearly, so the same mean is right for both
         return Prediction(*(torch.lerp(f, a, self.weight) for f, a in zip(free, asked, strict=True)))
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """y = A·x_0 + σ·n: what an instrument says of a signal.
-
-    Args:
-        matrix: A, (M, L), no row zero everywhere.
-        sigma: standard deviation of its noise, at least 0.01.
-
-    Raises:
-        ValueError: nothing is measured, a matrix that is not finite, a noise that is too small or not finite.
-
-    >>> seen = Measurement.samples(torch.arange(128) % 4 == 0, sigma=0.05)
-    >>> seen(torch.ones(2, 1, 128)).shape
-    torch.Size([2, 32])
-    """
-
-    matrix: Tensor
-    sigma: float
-
-    def __post_init__(self) -> None:
-        a = self.matrix
-        sound = isinstance(a, Tensor) and a.ndim == 2 and len(a) and a.is_floating_point() and a.dtype != torch.float16
-        if not sound or not (a.abs() <= LARGEST).all() or not (a != 0).any(1).all():
-            raise ValueError(
-                "A measurement needs a finite matrix (M, L) with M >= 1 and no row of zeros, "
-                f"got {brief(a)}: with nothing measured there is nothing to agree with."
-            )
-        number(self.sigma, "The noise of a measurement", 0.01)
-
-    @classmethod
-    def samples(cls, mask: Tensor, sigma: float) -> Measurement:
-        """The samples where mask (L,) is True; the others are missing."""
-        if mask.ndim != 1 or mask.dtype != torch.bool:
-            raise TypeError(f"A mask must be boolean and of shape (L,), got {mask.dtype} and {tuple(mask.shape)}.")
-        return cls(torch.eye(len(mask))[mask], sigma)
-
-    @classmethod
-    def low_pass(cls, length: int, width: float, sigma: float, stride: int = 1) -> Measurement:
-        """Gaussian means of `width` samples around every `stride`-th sample; at the ends of what is there."""
-        at = torch.arange(length, dtype=torch.float32)
-        weight = torch.exp(-((at[::stride, None] - at) ** 2) / (2 * width**2))
-        return cls(weight / weight.sum(1, keepdim=True), sigma)
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        """A·x_0 of signals (B, 1, L): (B, M), without noise."""
-        if check_signals(x0).shape[1:] != (1, self.matrix.shape[1]):
-            raise ValueError(f"This measures signals of shape (1, {self.matrix.shape[1]}), got {tuple(x0.shape[1:])}.")
-        return x0[:, 0] @ self.matrix.to(x0).T
-
-    def observe(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """y (B, M): A·x_0 with noise."""
-        clean = self(x0)
-        return clean + self.sigma * torch.randn(clean.shape, generator=generator).to(clean)
 
 
 def white(schedule: Schedule, t: Tensor, power: float = 0.08) -> Tensor:
@@ -145,9 +91,10 @@ class Guided:
 
         x̂_0 + C·Aᵀ·(A·C·Aᵀ + σ²)⁻¹·(y - A·x̂_0),
 
-    Kalman's update. An oracle knows C (its ``covariance``). For a network C·v = (1-ᾱ)/√ᾱ·(∂x̂_0/∂x_t)ᵀ·v (Tweedie's
-    formula, once more), and A·C·Aᵀ is taken for r_t²·A·Aᵀ: that is ΠGDM (Song et al. 2023). Exact for Gaussian data and
-    an oracle; for all else an approximation that is good where the posterior is narrow.
+    Kalman's update. An oracle knows C (its ``covariance``), and `LinearCovariance` guesses it. For a network
+    C·v = (1-ᾱ)/√ᾱ·(∂x̂_0/∂x_t)ᵀ·v (Tweedie's formula, once more), and A·C·Aᵀ is taken for r_t²·A·Aᵀ: that is ΠGDM (Song
+    et al. 2023). Exact for Gaussian data and an oracle; for all else an approximation that is good where the posterior
+    is narrow.
 
     Args:
         denoiser: a `Denoiser` or an oracle.
@@ -194,42 +141,29 @@ class Guided:
         return self.y.to(x0) - self.measurement(x0)
 
 
-class _Seen(Family):
-    """A family as an instrument sees it: the parameters are the same, a signal is A·ψ."""
+class LinearCovariance:
+    """A trained denoiser that borrows its posterior covariance from its linear skip: U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ.
 
-    def __init__(self, family: Family, matrix: Tensor):
-        limits = zip(family.names, family.low.tolist(), family.high.tolist(), strict=True)
-        self.whole, self.matrix, self.scale = family, matrix, family.scale
-        super().__init__({name: (low, high) for name, low, high in limits}, len(matrix), (0.0, 1.0))
+    With it `Guided` needs no gradient. An approximation: the covariance is that of Gaussian data, the same for every
+    x_t; it knows the directions in which signals vary, but not which of them this signal has decided on.
 
-    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
-        return self.whole.formula(self.whole.x.to(params[0]), *params) @ self.matrix.to(params[0]).T
-
-
-def posterior_given(
-    family: Family,
-    measurement: Measurement,
-    y: Tensor,
-    schedule: Schedule,
-    n: int,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """n exact draws of the parameters given y (B, M): (B, n, P). ``family.render`` turns them into signals.
-
-    A measurement with noise is a noised signal: y is x_t/√ᾱ_t of the family that the instrument sees, at the time at
-    which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is.
-
-    Raises:
-        ValueError: a noise that the schedule does not reach; fewer than two measured numbers; a family whose
-            exact denoiser is not known.
+    Args:
+        denoiser: a `Denoiser` whose network is a `LinearSkip`.
     """
-    ratio = -2 * torch.tensor(measurement.sigma, dtype=torch.float64).log()
-    ends = schedule.log_snr(torch.tensor([schedule.T, 1]))
-    if not ends[0] <= ratio <= ends[1] + 1e-9:
-        low, high = (-ends.flip(0) / 2).exp().tolist()
-        raise ValueError(f"This schedule knows noise from {low:.3g} to {high:.3g}, got sigma = {measurement.sigma}.")
-    t = float(schedule.at_log_snr(ratio))
-    a, _ = schedule(torch.tensor([t]), y.dtype)
-    # finer than for a mean: draws are middles of cells, and an instrument may see one signal far better than another
-    exact = FamilyOracle(_Seen(family, measurement.matrix), schedule, keep=1024, resolution=0.5)
-    return exact.posterior(a * y[:, None], t, n, generator)
+
+    def __init__(self, denoiser: Denoiser | Asked):
+        network = getattr(denoiser, "network", None)
+        if not isinstance(network, LinearSkip):
+            raise ValueError(f"Only a LinearSkip knows a covariance, got {type(network).__name__}.")
+        self.denoiser, self.schedule, self.wiener = denoiser, schedule_of(denoiser), network.wiener
+
+    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+        """xt (B, C, L), t (B,) → Prediction."""
+        prediction: Prediction = self.denoiser(xt, t)
+        return prediction
+
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t] of Gaussian data with the same mean and covariance, (B, C·L, C·L)."""
+        _, a, s = noised(xt, t, self.schedule)
+        power, basis = self.wiener.power, self.wiener.basis
+        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T

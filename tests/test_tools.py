@@ -34,24 +34,20 @@ def small(tmp_path, monkeypatch):
     return write
 
 
-def test_the_cache_sees_the_library_and_the_training_chapter(small):
+def test_the_cache_sees_the_library(small):
     first = book.cache_dir()
     assert book.cache_dir() == first
     (book.ROOT / "ddpm_lib" / "__init__.py").write_text("a = 2\n")
-    second = book.cache_dir()
-    small("09_training", "steps = 10")
-    third = book.cache_dir()
-    small("09_training", "steps = 20")
-    assert len({first, second, third, book.cache_dir()}) == 4
+    assert book.cache_dir() != first
 
 
-def test_the_training_chapter_runs_first(small):
-    for name in ("01_a", "02_b", "09_training"):
+def test_the_chapters_are_those_of_the_contents_in_their_order(small):
+    for name in ("01_a", "02_b", "09_training", "03_not_listed"):
         small(name, "1")
     (book.ROOT / "_toc.yml").write_text(
         "root: chapters/01_a\nparts:\n- chapters:\n  - file: chapters/02_b\n  - file: chapters/09_training\n"
     )
-    assert [file.stem for file in book.chapter_files()] == ["09_training", "01_a", "02_b"]
+    assert [file.stem for file in book.chapter_files()] == ["01_a", "02_b", "09_training"]
 
 
 def test_a_failed_cell_is_named(small):

@@ -1,0 +1,118 @@
+"""What the tests of the pages share: the built pages and where they are, a browser, a tab that counts what leaves."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "_build" / "test"
+# A browser that looks up nothing by itself, also inside a container.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
+
+
+def find_browser():
+    names = (os.environ.get("DDPM_BROWSER"), "chromium", "chromium-browser", "google-chrome", "chrome")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def html():
+    """The folder of pages, built from stored outputs, warnings as errors."""
+    tool = Path(sys.executable).with_name("jupyter-book")
+    command = [tool, "build", "-W", "-n", "--keep-going", "-q", "--all", "--path-output", OUT, "."]
+    environment = os.environ | {"BOOK_EXECUTE": "off"}
+    shutil.rmtree(OUT / "_build", ignore_errors=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return OUT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def bases(html):
+    """Where the pages are: origin -> address of the folder."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(html))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": f"{html.as_uri()}/"}
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find_browser()
+    if path is None:
+        message = "no Chromium found (Debian: apt install chromium; or name one in DDPM_BROWSER)"
+        if os.environ.get("CI") or os.environ.get("DDPM_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One tab; `outside` are the requests that left the book (none is let through), `errors` what scripts threw."""
+
+    def __init__(self, browser, base, page, **options):
+        self.outside, self.errors = [], []
+        self.context = browser.new_context(**options)
+        self.context.route("**/*", functools.partial(self.guard, base))
+        self.tab = self.context.new_page()
+        self.tab.set_default_timeout(20_000)
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.goto(base + page)
+        self.tab.wait_for_load_state("load")
+
+    def guard(self, base, route):
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def math_is_set(self):
+        self.tab.wait_for_function("window.MathJax?.startup?.promise || !document.querySelector('.math')")
+        self.tab.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+
+    def players_are_ready(self):
+        self.tab.wait_for_function(
+            f"""[...document.querySelectorAll('{VIEW}')].every(
+                  (view) => view.nextElementSibling?.matches('[data-ready], :has(.widget-note)'))"""
+        )
+
+
+@pytest.fixture
+def visit(chromium, bases):
+    opened = []
+
+    def open_page(origin, page, **options):
+        opened.append(Visit(chromium, bases[origin], page, **options))
+        return opened[-1]
+
+    yield open_page
+    for one in opened:
+        one.context.close()
