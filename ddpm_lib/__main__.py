@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import time
 import traceback
 import warnings
-from argparse import ArgumentError, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from inspect import cleandoc
 from pathlib import Path
@@ -30,7 +29,7 @@ import torch
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import Tensor
 
-from . import __version__, runs
+from . import __version__, evaluation, runs
 from .data_files import Signals, export_arrays, picture, places, scale_of, signal_shape
 from .files import written
 from .metrics import loss_over_floor, mean_loss
@@ -125,12 +124,12 @@ def evaluate(arguments: Sequence[str]) -> None:
     if options.draws < 2:
         raise ValueError(f"A loss with an interval needs at least 2 --draws, got {options.draws}.")
     run = runs.run_of(options.model)
-    exact, drawn = runs.oracle(run.recipe), runs.fresh(run.recipe, options.draws)
+    exact, drawn = evaluation.oracle(run.recipe), evaluation.fresh(run.recipe, options.draws)
     loss = mean_loss(run.denoiser, *drawn)
     ratio = None if isinstance(exact, str) else loss_over_floor(run.denoiser, exact, *drawn)
     if ratio is not None and not math.isfinite(ratio.value):
         exact, ratio = "The smallest possible loss is 0: these signals can be told apart through all noise.", None
-    scored = runs.scores(run, _draw(run, options), isinstance(exact, FamilyOracle))
+    scored = evaluation.scores(run.recipe, _draw(run, options), isinstance(exact, FamilyOracle))
     if options.json:
         said: dict[str, Any] = {"model": run.name, "fingerprint": run.fingerprint, "loss": loss._asdict()}
         said |= {"loss_over_floor": ratio and ratio._asdict(), "samples": options.n, **_how(options)}
@@ -207,21 +206,6 @@ def _draw(run: runs.Run, options: Namespace) -> Tensor:
 COMMANDS = {command.__name__: command for command in (fit, sample, evaluate, export)}
 
 
-def _sentence(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    text = str(error) or type(error).__name__
-    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    if re.search("Parser key|Union subtypes", text):  # jsonargparse tells all that it tried: the last is what failed
-        noise = re.compile("Does not validate|Subtypes:|Errors:|Given v|Problem with|Import path|Parser key [^ ]*:$")
-        lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
-        option = ".".join(re.findall('Parser key "([^"]*)"', text))
-        return f"--{option}: {lines[-1]}" if option else lines[-1]
-    said = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
-    return lines[0] if isinstance(error, said) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, or 2 after one sentence on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -249,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            print(f"ddpm {name}: {_sentence(error)}", file=sys.stderr)
+            print(f"ddpm {name}: {runs.sentence(error)}", file=sys.stderr)
             return 2
     return 0
 

@@ -18,8 +18,9 @@ from jsonargparse.typing import Path_fr
 from torch import Tensor
 
 from .files import written
+from .noisy import Source
 from .schedules import LEFTOVER, Schedule
-from .signals import Family, Finite
+from .signals import Finite
 
 __all__ = ["Signals", "export_arrays", "free", "picture", "places", "say_scale", "scale_of", "signal_shape"]
 
@@ -65,18 +66,18 @@ class Signals(Finite):
         return f"{self.path.name}: {k} signals of {c} × {length} samples; {scale}; {used}"
 
 
-def signal_shape(family: Family | Finite) -> tuple[int, int]:
+def signal_shape(family: Source) -> tuple[int, int]:
     """(C, L) of its signals."""
     _, channels, length = family.sample(1, torch.Generator())[0].shape
     return channels, length
 
 
-def scale_of(family: Family | Finite) -> dict[str, list[float]]:
+def scale_of(family: Source) -> dict[str, list[float]]:
     """What was taken off signals from a file, and what they were divided by: by channel."""
     return {k: getattr(family, k).flatten().tolist() for k in ("mean", "scale")} if isinstance(family, Signals) else {}
 
 
-def say_scale(family: Family | Finite, schedule: Schedule) -> None:
+def say_scale(family: Source, schedule: Schedule) -> None:
     """Print the scale of signals from a file; warn where noise of this schedule drowns or spares all signals."""
     if isinstance(family, Signals):
         print(family)

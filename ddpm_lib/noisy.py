@@ -15,7 +15,7 @@ from torch import Tensor
 from .checks import noised, number, schedule_of
 from .diffusion import Prediction
 from .schedules import Schedule
-from .signals import Family
+from .signals import Family, Finite
 
 __all__ = ["Cleaned", "Noisy", "NoisyOracle"]
 
@@ -43,6 +43,10 @@ class Noisy:
 
     def __repr__(self) -> str:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
+
+
+Source = Family | Finite | Noisy
+"""What signals are drawn from."""
 
 
 class NoisyOracle:

@@ -17,20 +17,18 @@ from .checks import count, number
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation, draw_times
 from .networks import LinearSkip, UNet1D
-from .noisy import Noisy
+from .noisy import Source
 from .optim import Muon
 from .oracle import Wiener, fit_gaussian
 from .schedules import Schedule, linear
-from .signals import BenchmarkMorlet, Family, Finite
+from .signals import BenchmarkMorlet, Finite
 
 __all__ = ["Recipe", "by_linear_error", "linear_skip", "longer"]
 
 BATCHES, COVARIANCE = 0, 1  # purposes of the random streams of one seed
 
 
-def linear_skip(
-    family: Family | Finite | Noisy, seed: int = 0, n: int = 50_000, conditional: bool = False, **sizes: Any
-) -> LinearSkip:
+def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: bool = False, **sizes: Any) -> LinearSkip:
     """The network of the book: a `UNet1D` around the linear denoiser, whose covariance comes from n signals.
 
     Args:
@@ -82,7 +80,7 @@ class Recipe:
             for a network with conditions only.
     """
 
-    family: Family | Finite | Noisy = field(default_factory=BenchmarkMorlet)
+    family: Source = field(default_factory=BenchmarkMorlet)
     schedule: Schedule = field(default_factory=linear)
     network: Callable[[Any, int], nn.Module] = linear_skip
     parametrisation: Parametrisation = field(default_factory=Eps)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,19 +27,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from . import __version__, families, store  # noqa: F401  # families: so that jsonargparse knows their names
-from .data import stream
 from .data_files import Signals, free, say_scale, scale_of, signal_shape
 from .diffusion import Denoiser, q_sample
+from .evaluation import fresh, oracle
 from .files import written
 from .metrics import loss_over_floor, predicted_noise
 from .networks import UNet1D
-from .oracle import FiniteOracle
-from .quadrature import FamilyOracle
+from .noisy import Source
 from .recipes import Recipe, by_linear_error, linear_skip, longer
-from .scores import Score, Scoreboard, energy_distance, memorised, scoreboard
-from .signals import Family, Finite
 
-__all__ = ["Run", "parse", "recipe_of", "recipe_options", "run_of", "scores", "train", "unet"]
+__all__ = ["Run", "parse", "recipe_of", "recipe_options", "run_of", "sentence", "train", "unet"]
 
 TRAINER = (
     "accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "num_nodes", "plugins", "precision",
@@ -47,11 +46,10 @@ TRAINER = (
 
 FAMILY = "--recipe.family"
 CONFIG, MODEL, LAST = "config.yaml", "model.safetensors", "last.ckpt"
-TEST = 10**9  # a step of the random stream that no training run reaches
 LONGEST = 8192  # numbers a signal, beyond which a covariance takes minutes and gigabytes
 
 
-def unet(family: Family | Finite, seed: int, **sizes: Any) -> UNet1D:
+def unet(family: Source, seed: int, **sizes: Any) -> UNet1D:
     """A `UNet1D` alone: for signals too long for `linear_skip`, whose covariance has (C·L)² numbers."""
     channels = signal_shape(family)[0]
     return UNet1D(channels, channels, **sizes)
@@ -66,7 +64,7 @@ def recipe_options(parser: ArgumentParser) -> None:
     given = {"schedule": "ddpm_lib.linear", "parametrisation": "ddpm_lib.Eps"}
     parser.set_defaults({f"recipe.{name}": {"class_path": path} for name, path in given.items()})
     add = parser.add_argument
-    add(FAMILY, type=Family | Finite | None, help="what to draw signals from; BenchmarkMorlet where none is named")
+    add(FAMILY, type=Source | None, help="what to draw signals from; BenchmarkMorlet where none is named")
     add("--recipe.network", type=Callable, default=linear_skip, help="function (family, seed, **sizes) → network")
     add("--recipe.sizes", type=dict[str, Any], default={}, help="of the network, such as --recipe.sizes.width 16")
     often = "function (network, schedule) → how often each t is drawn"
@@ -104,25 +102,21 @@ def recipe_of(parser: ArgumentParser, options: Namespace) -> Recipe:
     return Recipe(**said)
 
 
-def oracle(recipe: Recipe) -> FiniteOracle | FamilyOracle | str:
-    """The exact denoiser, or in words why there is none."""
-    family, schedule = recipe.family, recipe.schedule
-    if isinstance(family, Finite):
-        return FiniteOracle(family.signals, schedule)
-    if type(family).sample is not Family.sample:
-        return f"{type(family).__name__} draws its signals in its own way."
-    try:
-        return FamilyOracle(family, schedule)
-    except ValueError as error:
-        return str(error)
-
-
-def fresh(recipe: Recipe, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 (n, C, L), t (n,) and ε (n, C, L) that no training has seen."""
-    generator = stream(recipe.seed, TEST)
-    x0, _ = recipe.family.sample(n, generator)
-    t = torch.randint(1, recipe.schedule.T + 1, (n,), generator=generator)
-    return x0, t, torch.randn(x0.shape, generator=generator)
+def sentence(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    text = str(error) or type(error).__name__
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    if re.search("Parser key|Union subtypes", text):  # jsonargparse tells all that it tried: the last is what failed
+        noise = re.compile(
+            "Does not|Subtypes:|Errors:|Given v|Problem with|Import path|Expected.*NoneType|Parser key [^ ]*:$"
+        )
+        lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
+        option = ".".join(re.findall('Parser key "([^"]*)"', text))
+        return f"--{option}: {lines[-1]}" if option else lines[-1]
+    said = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
+    return lines[0] if isinstance(error, said) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
 
 
 # --- the folder ---------------------------------------------------------------------------------------
@@ -231,20 +225,3 @@ def run_of(model: str | None) -> Run:
     if fingerprint != recipe.fingerprint():
         raise ValueError(f"{file} is not of the {CONFIG} beside it: that, or what it names, has changed since.")
     return Run(name, recipe, denoiser.eval(), fingerprint)
-
-
-def scores(run: Run, x: Tensor, known: bool) -> Scoreboard:
-    """Of samples x (n, C, L), at the scale of training.
-
-    Where the family is ``known``, and has at most three parameters, it is the `scoreboard`; else the distance to as
-    many real signals, and for a finite set the share of copies.
-    """
-    family, generator = run.recipe.family, stream(run.recipe.seed, TEST, 1)
-    if known and isinstance(family, Family) and len(family.names) <= 3:
-        return scoreboard(x, family, generator=generator)
-    real, _ = family.sample(len(x), generator)
-    distance, floor = energy_distance(x, real, generator=generator)
-    rows = {"distance": Score(*distance, floor)}
-    if isinstance(family, Finite):
-        rows["memorised"] = Score(*memorised(x, family.signals), memorised(real, family.signals).value)
-    return Scoreboard(rows)
