@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import count, noised, number, times
+from .checks import count, holds, noised, number, times
 from .diffusion import Prediction
 from .schedules import Schedule
 from .signals import Family
@@ -58,6 +58,15 @@ class _Truncated(NamedTuple):
         low, high = (torch.special.ndtr(z) for z in (self.low, self.high))
         z = torch.special.ndtri((low + (high - low) * u).clamp(1e-15, 1 - 1e-15))
         return self.mean + self.spread * torch.minimum(torch.maximum(z, self.low), self.high)
+
+
+def _told(x: Tensor) -> Tensor:
+    """Return x, or say why an integral is no number."""
+    if not holds(torch.isfinite(x)):
+        raise FloatingPointError(
+            "These signals lie so far from all of the family that their posterior has no digits left."
+        )
+    return x
 
 
 class _UnitScale(Family):
@@ -170,7 +179,7 @@ class FamilyOracle(nn.Module):
             size = size / 2
             shapes = self.shapes.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
             log_w, scale = self._log_weight(x, shapes, a, s)
-        return _Nodes(theta, shapes, log_w.softmax(1), scale)
+        return _Nodes(theta, shapes, _told(log_w.softmax(1)), scale)
 
     def _by_time(
         self, xt: Tensor, t: Tensor | float, tails: int = 1, chunk: int = 32
@@ -193,7 +202,7 @@ class FamilyOracle(nn.Module):
         for rows, nodes in self._by_time(xt, t):
             weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
             x0[rows] = (weight[:, None] @ nodes.shapes).to(xt.dtype)
-        return Prediction(x0, (xt - a * x0) / s)
+        return Prediction(_told(x0), (xt - a * x0) / s)
 
     @torch.no_grad()
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
@@ -209,7 +218,7 @@ class FamilyOracle(nn.Module):
             gap = mean[..., None] * shapes - centre
             spread = (weight * (square - mean**2))[..., None] * shapes
             out[rows] = ((weight[..., None] * gap).mT @ gap + spread.mT @ shapes).to(xt.dtype)
-        return out
+        return _told(out)
 
     @torch.no_grad()
     def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:

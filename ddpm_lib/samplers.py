@@ -153,16 +153,17 @@ def heun(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor) -> Te
     """Heun's second order step of the probability flow, Karras et al. 2022, algorithm 1: two evaluations a step.
 
     In x/√ᾱ over σ = √((1-ᾱ)/ᾱ) the flow is dx/dσ = ε̂: go along ε̂(t) to s (`ddim`), then along the mean of
-    ε̂(t) and ε̂(s). The step to s = 0 is `ddim` alone.
+    ε̂(t) and ε̂(s). Since ε̂(s) - ε̂(t) = (x̂_0(t) - x̂_0(s))/σ_s, it is written with x̂_0: where σ is large, steps along
+    ε̂ would cancel, and float32 lose all digits. The step to s = 0 is `ddim` alone.
     """
     schedule = _step(denoiser, xt, t, s, noise)
-    eps = denoiser(xt, t).eps
-    (a_t, sigma_t), (a_s, sigma_s) = ((schedule.alpha_bar(v).sqrt(), (-schedule.log_snr(v) / 2).exp()) for v in (t, s))
-    scale, along = ((a_s / a_t).to(xt.dtype), (a_s * (sigma_s - sigma_t)).to(xt.dtype))
-    xs = scale * xt + along * eps
+    x0 = denoiser(xt, t).x0
+    xs = _towards(x0, schedule, xt, t, s, noise, 0.0)
     if s == 0:
         return xs
-    return scale * xt + along * (eps + denoiser(xs, s).eps) / 2
+    ratio = ((schedule.log_snr(s) - schedule.log_snr(t)) / 2).exp()  # σ_t/σ_s
+    turn = schedule.alpha_bar(s).sqrt() * (ratio - 1) / 2
+    return xs + turn.to(xt.dtype) * (denoiser(xs, s).x0 - x0)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from torch import Tensor, nn
 
+from .checks import check_tensor
 from .data import batches
 from .diffusion import Denoiser, loss
 from .files import prepare, write_whole
@@ -43,6 +44,7 @@ class LitDDPM(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         x0, t, eps, weight, *told = batch
+        check_tensor(x0, "x0", "B", "C", "L", values=False)
         broken = (~torch.isfinite(x0)).flatten(1).any(1).nonzero()
         if len(broken):
             k = int(broken[0])

@@ -328,7 +328,7 @@ REFUSED = {
         ValueError,
         r"one number or have shape \(2,\), one time a signal; got \(3,\)",
     ),
-    "too few t": (lambda: toy()(X, torch.tensor([1])), ValueError, r"got \(1,\)"),
+    "too few t": (lambda: toy()(X.double(), torch.tensor([1])), ValueError, r"got \(1,\)"),
     "integers": (lambda: q_sample(X.long(), 1, X, HO), TypeError, r"x0 must be floating point, got torch\.int64"),
     "wrong shape": (lambda: q_sample(X[0], 1, X[0], HO), ValueError, r"x0 must have shape \(B, C, L\).*got \(1, 4\)"),
     "NaN": (lambda: q_sample(X * math.nan, 1, X, HO), ValueError, "x0 must be finite, but 2 of 2 signals hold NaN"),

@@ -155,5 +155,7 @@ def test_what_is_refused(real):
     with pytest.raises(ValueError, match=r"signals of shape \(1, 128\), got \(1, 100\)"):
         scoreboard(real[..., :100], FAMILY)
     for u in (torch.zeros(0), torch.zeros(3, 2), torch.tensor([0.1, math.nan])):
-        with pytest.raises(ValueError, match=r"finite numbers of shape \(n,\), got"):
+        with pytest.raises(
+            ValueError, match=r"^What Kolmogorov and Smirnov's distance is of must (be finite|have shape \(n,\))"
+        ):
             ks_uniform(u)
