@@ -595,16 +595,22 @@ def environment(name, d):
     assert judge(cache_dir).name
 
 
-@case("Guided")
+@case("Guided", "LinearCovariance")
 def guidance(name, d):
     matrix, sigma, x, t = d(tensor(3, 16)), d(number(0.1, 1.0)), d(signals), d(times)
     y, denoiser = d(tensor(2, 3)), d(denoisers)
     measured = judge(lambda: Measurement(matrix, sigma))
     if measured is not None:
         judge(lambda: measured(x))
-        guided = judge(lambda: Guided(denoiser, measured, y))
-        if guided is not None:
-            judge(lambda: guided(x, t))
+        skip = LinearSkip(UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4), Wiener(torch.zeros(1, 16), torch.eye(16)))
+        lender = d(st.sampled_from([Denoiser(skip, HO, Eps()), denoiser]))
+        borrowed = judge(lambda: [LinearCovariance(lender)])
+        if borrowed:
+            judge(lambda: (borrowed[0](x, t), borrowed[0].covariance(x, t)))
+            judge(lambda: Guided(borrowed[0], measured, y)(x, t))
+        guided = judge(lambda: [Guided(denoiser, measured, y)])
+        if guided:
+            judge(lambda: guided[0](x, t))
 
 
 CONDITIONAL = Denoiser(UNet1D(width=4, levels=1, blocks=1, dim=4, conditions=[(0.0, 1.0), (2.0, 3.0)]), HO, Eps())
