@@ -69,10 +69,11 @@ function render({ model, el }) {
   const seed = field(row, "seed", "input", { type: "number", min: 0, max: 99999, step: 1, value: firstSeed });
   const wishes = node(group, "div", { class: "controls", role: "group", "aria-label": "ask for" });
   const wanted = conditions.map((name) => {
-    const p = names.indexOf(name), tick = node(wishes, "label", { class: "tick" });
+    const p = names.indexOf(name), pair = node(wishes, "div", { class: "pair" });
+    const tick = node(pair, "label", { class: "tick" });
     const asked = node(tick, "input", { type: "checkbox" });
     tick.append(`ask for ${name}`);
-    const value = field(wishes, name, "input", {
+    const value = field(pair, name, "input", {
       type: "range", min: low[p], max: high[p], step: (high[p] - low[p]) / 60, value: (low[p] + high[p]) / 2,
     }, (v) => (asked.checked ? `= ${v.toFixed(2)}` : "not asked"), "wide");
     value.addEventListener("input", () => { asked.checked = true; value.tell(); });

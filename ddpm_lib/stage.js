@@ -17,6 +17,7 @@ const LOOK = `
 .stage .legend svg { display: inline-block; width: 1.8em; height: .6em; margin-right: .4em; }
 .stage .controls { display: flex; flex-wrap: wrap; align-items: end; gap: .5em 1em; margin: .4em 0; }
 .stage label { display: flex; flex-direction: column; gap: .1em; font-size: .92em; }
+.stage .pair { display: flex; align-items: end; gap: .5em 1em; flex: 1 1 14em; }
 .stage label.tick { flex-direction: row; align-items: center; gap: .4em; }
 .stage label.wide { flex: 1 1 11em; }
 .stage input, .stage select, .stage button { font: inherit; color: inherit; accent-color: ${SIGNAL}; margin: 0; }
