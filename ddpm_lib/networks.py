@@ -57,6 +57,8 @@ class Conditions(nn.Module):
         super().__init__()
         for interval in ranges:
             limits("The range of a condition", interval)
+        count(dim, "dim", high=10**4)
+        count(waves, "waves", high=100)
         low, high = torch.tensor(ranges, dtype=torch.float32).T
         self.register_buffer("low", low.contiguous())
         self.register_buffer("high", high.contiguous())

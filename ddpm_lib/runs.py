@@ -115,6 +115,8 @@ def sentence(error: BaseException) -> str:
         lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
         option = ".".join(re.findall('Parser key "([^"]*)"', text))
         return f"--{option}: {lines[-1]}" if option else lines[-1]
+    if text.startswith("Problems parsing config"):  # where in the file, on lines of their own
+        return " ".join(lines)
     said = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
     return lines[0] if isinstance(error, said) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
 

@@ -137,7 +137,7 @@ def test_players_answer_the_keyboard_and_the_button(visit, html, origin):
         seen = visit(origin, page)
         seen.players_are_ready()
         players = seen.tab.locator(".path-player").all()
-        assert len(players) == seen.tab.locator(VIEW).count()
+        assert len(players) + seen.tab.locator(".stage").count() == seen.tab.locator(VIEW).count()
         assert seen.tab.locator(".widget-note").count() == 0
         for player in players:
             slider, label, button = player.locator("input"), player.locator("output"), player.locator("button")
@@ -187,3 +187,30 @@ def test_a_player_without_its_state_says_so(visit, html):
         assert "running notebook" in seen.tab.locator(".widget-note").first.text_content()
     finally:
         broken.unlink()
+
+
+@origins
+def test_the_network_in_the_page_makes_a_wavelet_that_was_asked_for(visit, origin):
+    """Press, wait, read the verdict: by the keyboard, with what is asked for, and for a signal with a hole."""
+    seen = visit(origin, "chapters/10_sampling.html")
+    seen.players_are_ready()
+    stage = seen.tab.locator(".stage")
+    verdict, go = stage.get_by_role("status"), stage.locator("button.main")
+
+    def press():
+        go.focus()
+        go.press("Enter")
+        verdict.get_by_text("residual").wait_for()
+        return verdict.text_content()
+
+    free = press()
+    assert ": valid" in free
+    wish = stage.get_by_label("w not asked")
+    wish.focus()
+    wish.press("Home")
+    asked = press()
+    assert ": valid" in asked and abs(float(re.search(r"w = ([\d.]+)", asked)[1]) - 4) < 0.2
+    stage.get_by_label("fill the holes of a signal").check()
+    assert "In the holes" in press()
+    assert len(stage.locator("svg[role=img]").get_attribute("aria-label")) > 20
+    assert not seen.outside and not seen.errors
