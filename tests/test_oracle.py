@@ -414,7 +414,7 @@ def test_refusals(exact):
     with pytest.raises(ValueError, match=r"covariance must have shape \(4, 4\), .* got \(5, 5\)"):
         Gaussian(torch.zeros(1, 4), torch.eye(5), HO)
     with pytest.raises(ValueError, match=r"knows signals of shape \(1, 1\), got \(1, 4\)"):
-        toy()(torch.zeros(2, 1, 4), 5)
+        toy()(torch.zeros(2, 1, 4, dtype=DOUBLE), 5)
     with pytest.raises(TypeError, match="signals must be floating point"):
         FiniteOracle(torch.zeros(3, 1, 4, dtype=torch.int64), HO)
     with pytest.raises(ValueError, match="xt must be finite"):
