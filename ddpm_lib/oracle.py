@@ -39,12 +39,8 @@ class Wiener(nn.Module):
         n = check_tensor(mean, "The mean", "C", "L").numel()
         check_tensor(cov, "The covariance", n, n)
         power, basis = torch.linalg.eigh(cov.double())
-        if (
-            not (cov - cov.T).abs().max() <= 1e-4 * cov.abs().max()
-            or not power[0] >= -1e-4 * power[-1]
-            or power[-1] <= 0
-        ):
-            raise ValueError("A covariance must be symmetric, positive semi-definite and not 0 everywhere.")
+        if not (cov - cov.T).abs().max() <= 1e-4 * cov.abs().max() or not power[0] >= -1e-4 * power[-1]:
+            raise ValueError("A covariance must be symmetric and positive semi-definite.")
         count(rank, "rank")
         keep = power > 1e-8 * power[-1]
         keep[: max(0, n - rank)] = False  # eigh sorts from small to large

@@ -19,6 +19,7 @@ from ddpm_lib import (
     L_t,
     V,
     beta_tilde,
+    checks,
     diffusion,
     elbo,
     fit,
@@ -98,6 +99,14 @@ def test_the_schedule_in_float32(schedule):
     for v in (schedule.beta(whole), schedule.snr(whole), schedule.alpha_bar(whole)):
         assert v.dtype == DOUBLE and torch.isfinite(v).all() and (v > 0).all()
     assert (schedule.at_log_snr(schedule.log_snr(whole)) - whole).abs().max() < 1e-6 * schedule.T
+
+
+def test_numbers_keep_all_their_digits():
+    """A time or a table given as Python's numbers is read in float64, not by way of float32."""
+    t = 523.1234567891
+    assert checks.exact_times(t, torch.zeros(2, 1, 4)).unique().item() == t
+    assert schedules.Schedule.from_betas([0.1, 0.2, 0.999]).log_alpha_bar(1).item() == math.log1p(-0.1)
+    assert schedules.Schedule([0.0, -0.1, -9.0]).log_alpha_bar(1).item() == -0.1
 
 
 def batch(n, dtype):

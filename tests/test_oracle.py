@@ -409,12 +409,12 @@ def test_every_oracle_is_a_denoiser(kind, make):
 def test_refusals(exact):
     with pytest.raises(ValueError, match=r"Morlet has 4 parameters besides its scale: quadrature covers up to"):
         FamilyOracle(Morlet(shift=(-0.1, 0.1), phase=(0.0, 3.0)), HO)
-    with pytest.raises(ValueError, match=r"mean must have shape \(C, L\) and .* got \(4,\) and \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"mean must have shape \(C, L\), .* got \(4,\)"):
         Wiener(torch.zeros(4), torch.eye(4))
-    with pytest.raises(ValueError, match=r"got \(1, 4\) and \(5, 5\)"):
+    with pytest.raises(ValueError, match=r"covariance must have shape \(4, 4\), .* got \(5, 5\)"):
         Gaussian(torch.zeros(1, 4), torch.eye(5), HO)
     with pytest.raises(ValueError, match=r"knows signals of shape \(1, 1\), got \(1, 4\)"):
-        toy()(torch.zeros(2, 1, 4), 5)
+        toy()(torch.zeros(2, 1, 4, dtype=DOUBLE), 5)
     with pytest.raises(TypeError, match="signals must be floating point"):
         FiniteOracle(torch.zeros(3, 1, 4, dtype=torch.int64), HO)
     with pytest.raises(ValueError, match="xt must be finite"):
