@@ -197,11 +197,10 @@ def test_samplers_in_float32(step, make, T):
 SKIP = partial(linear_skip, n=300, width=8, blocks=1, dim=16)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("network", [net, SKIP], ids=["net", "skip"])
-def test_training_in_half_precision(precision, network):
-    """Weights stay float32 and finite, and the losses are those of float32 to three digits."""
-    full, half = (fit(small(network=network, steps=6), **how) for how in ({}, {"precision": precision}))
+def test_training_in_half_precision(network):
+    """Weights stay float32 and finite, the losses near those of float32. (On a CPU Lightning has no float16.)"""
+    full, half = (fit(small(network=network, steps=6), **how) for how in ({}, {"precision": "bf16-mixed"}))
     assert all(p.dtype == SINGLE and p.isfinite().all() for p in half.denoiser.parameters())
     assert half.losses.isfinite().all() and not torch.equal(full.losses, half.losses)
     torch.testing.assert_close(half.losses, full.losses, rtol=0.02, atol=0.02)
