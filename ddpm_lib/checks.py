@@ -112,12 +112,13 @@ def count(x: Any, name: str, low: int = 1, high: int = 10**9) -> int:
 def reals(x: Any, name: str, dtype: torch.dtype | None = None, place: torch.device | str | None = None) -> Tensor:
     """x as a tensor of real numbers, integers as int64; or one sentence why it is none."""
     try:
-        out = torch.as_tensor(x, device=place)
+        out = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a number or a tensor of numbers, got {brief(x)}.") from error
     if out.is_complex() or out.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {out.dtype}.")
-    return out.to(dtype) if dtype else out if out.is_floating_point() else out.long()
+    # from x itself: a float that became a float32 tensor first would keep seven digits
+    return torch.as_tensor(x, dtype=dtype or (None if out.is_floating_point() else torch.long), device=place)
 
 
 def together(what: str, *values: Any) -> tuple[Tensor, ...]:

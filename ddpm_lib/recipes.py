@@ -61,7 +61,11 @@ def by_linear_error(network: nn.Module, schedule: Schedule) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a training run depends on. The same recipe on the same machine gives the same weights.
+    """All that a training run depends on.
+
+    On the CPU of one machine, with one torch and one number of threads, the same recipe gives the same weights to the
+    bit, for any number of data workers and wherever the run was stopped and resumed. Elsewhere (another processor,
+    device, precision or number of processes) it gives the same batches, and losses that agree but for rounding.
 
     Args:
         family: what to draw signals from, afresh at every step.

@@ -19,6 +19,7 @@ from ddpm_lib import (
     L_t,
     V,
     beta_tilde,
+    checks,
     diffusion,
     elbo,
     fit,
@@ -98,6 +99,14 @@ def test_the_schedule_in_float32(schedule):
     for v in (schedule.beta(whole), schedule.snr(whole), schedule.alpha_bar(whole)):
         assert v.dtype == DOUBLE and torch.isfinite(v).all() and (v > 0).all()
     assert (schedule.at_log_snr(schedule.log_snr(whole)) - whole).abs().max() < 1e-6 * schedule.T
+
+
+def test_numbers_keep_all_their_digits():
+    """A time or a table given as Python's numbers is read in float64, not by way of float32."""
+    t = 523.1234567891
+    assert checks.exact_times(t, torch.zeros(2, 1, 4)).unique().item() == t
+    assert schedules.Schedule.from_betas([0.1, 0.2, 0.999]).log_alpha_bar(1).item() == math.log1p(-0.1)
+    assert schedules.Schedule([0.0, -0.1, -9.0]).log_alpha_bar(1).item() == -0.1
 
 
 def batch(n, dtype):
@@ -188,11 +197,10 @@ def test_samplers_in_float32(step, make, T):
 SKIP = partial(linear_skip, n=300, width=8, blocks=1, dim=16)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("network", [net, SKIP], ids=["net", "skip"])
-def test_training_in_half_precision(precision, network):
-    """Weights stay float32 and finite, and the losses are those of float32 to three digits."""
-    full, half = (fit(small(network=network, steps=6), **how) for how in ({}, {"precision": precision}))
+def test_training_in_half_precision(network):
+    """Weights stay float32 and finite, the losses near those of float32. (On a CPU Lightning has no float16.)"""
+    full, half = (fit(small(network=network, steps=6), **how) for how in ({}, {"precision": "bf16-mixed"}))
     assert all(p.dtype == SINGLE and p.isfinite().all() for p in half.denoiser.parameters())
     assert half.losses.isfinite().all() and not torch.equal(full.losses, half.losses)
     torch.testing.assert_close(half.losses, full.losses, rtol=0.02, atol=0.02)
