@@ -11,9 +11,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 TORCH_LOCKED := 2.13.0
+# Processes that share the rows of `make experiments`, and the cores.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser faults fuzz scores benchmark experiments model record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser faults fuzz scores benchmark experiments claims model record lab lint format lock clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +62,10 @@ benchmark: $(STAMP)  ## train and sample this library and its peers side by side
 	$(BIN)/python benchmarks/compare.py
 
 experiments: $(STAMP)  ## train what the tables of part IV lack, hours; goes on where it was stopped (RUN="models" only one)
-	$(BIN)/python -m experiments $(RUN)
+	$(BIN)/python -m experiments $(RUN) --jobs $(JOBS)
+
+claims: $(STAMP)  ## hold each sentence that claims a difference to its table; the last line counts
+	$(BIN)/python -m experiments.claims
 
 model: $(STAMP)  ## train the model that ships anew, and write its card
 	$(BIN)/python tools/scores.py --train

@@ -1,6 +1,12 @@
-"""Run what the tables lack: ``python -m experiments`` (all) or ``python -m experiments models schedules``."""
+"""Run what the tables lack: ``python -m experiments`` (all) or ``python -m experiments models schedules``.
+
+With ``--jobs 2`` two processes share the rows, and the processor's threads. What was stopped goes on where it was.
+"""
 
 import argparse
+import os
+import subprocess
+import sys
 from importlib import import_module
 
 NAMES = ("models", "noise", "families", "schedules")
@@ -9,7 +15,16 @@ NAMES = ("models", "noise", "families", "schedules")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *NAMES], metavar="NAME", help=", ".join(NAMES))
-    for name in parser.parse_args().names or NAMES:
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the rows (default: 1)")
+    arguments = parser.parse_args()
+    if arguments.jobs > 1:
+        threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+        command = [sys.executable, "-m", __package__, *arguments.names]
+        started = [
+            subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}) for _ in range(arguments.jobs)
+        ]
+        sys.exit(max(process.wait() for process in started))
+    for name in arguments.names or NAMES:
         import_module(f"{__package__}.{name}").EXPERIMENT.fill()
 
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from io import BytesIO, StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import ddpm_lib
 from ddpm_lib import (
@@ -30,9 +32,11 @@ from ddpm_lib import (
     share,
     stream,
 )
+from ddpm_lib.files import write_whole
 from ddpm_lib.scores import laws
 
 TABLES = Path(__file__).resolve().parent
+LOCKS = TABLES.parent / "_build" / "locks"
 BANDS = {"t_1_10": (1, 10), "t_11_100": (11, 100), "t_101_400": (101, 400), "t_401_1000": (401, 1000)}
 TEST, SAMPLES = 70_001, 70_002  # seeds that no training run has
 
@@ -72,54 +76,77 @@ class Experiment:
             return list(csv.DictReader(file))
 
     def missing(self) -> list[tuple[str, int, Recipe]]:
-        """The runs that the table lacks: another recipe under the same name, or another version, counts as lacking."""
-        there = {(row["run"], row["seed"], row["recipe"], row["version"]) for row in self.rows()}
-        grid = product(self.recipes.items(), self.seeds)
-        wanted = [(run, seed, replace(recipe, seed=seed)) for (run, recipe), seed in grid]
-        return [
-            (run, seed, recipe)
-            for run, seed, recipe in wanted
-            if (run, str(seed), recipe.fingerprint(), ddpm_lib.__version__) not in there
-        ]
+        """The runs that the table lacks: another recipe under the same name, or another version, counts as lacking.
+
+        First every run with the first seed, then with the next: a table that is half filled compares like with like.
+        """
+        grid = product(self.seeds, self.recipes.items())
+        wanted = [(run, seed, replace(recipe, seed=seed)) for seed, (run, recipe) in grid]
+        return [one for one in wanted if not self.has(*one)]
+
+    def has(self, run: str, seed: int, recipe: Recipe) -> bool:
+        """Whether the table has this run, of this recipe and of this version of the library."""
+        key = run, str(seed), recipe.fingerprint(), ddpm_lib.__version__
+        return any((r["run"], r["seed"], r["recipe"], r["version"]) == key for r in self.rows())
 
     def fill(self) -> None:
-        """Train and measure what is missing, one row after the other; a row is written when it is done."""
+        """Train and measure what is missing, one row after the other; a row is written when it is done.
+
+        Any number of processes may fill a table together: a row is made by the one that locked it first.
+        """
         missing = self.missing()
         print(f"{self.name}: {len(self.rows())} rows are there, {len(missing)} to go", flush=True)
-        for k, (run, seed, recipe) in enumerate(missing, 1):
-            start = time.perf_counter()
-            denoiser = fit(recipe).denoiser
-            trained = time.perf_counter() - start
-            key = {"run": run, "seed": seed, "recipe": recipe.fingerprint(), "version": ddpm_lib.__version__}
-            cost = {
-                "torch": torch.__version__.split("+")[0],
-                "weights": sum(p.numel() for p in denoiser.network.parameters()),
-                "seconds": round(trained),
-            }
-            found = self.measure(recipe, denoiser)
-            drawn = {f"{run}: {k}": v.numpy() for k, v in found.items() if isinstance(v, torch.Tensor)}
-            if drawn and seed == next(iter(self.seeds)):
-                self.keep(drawn)
-            self.append({**key, **cost, **{k: v for k, v in found.items() if not isinstance(v, torch.Tensor)}})
-            print(f"  {k}/{len(missing)} {run}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+        for run, seed, recipe in missing:
+            try:
+                with self.lock(f"row-{recipe.fingerprint()}", timeout=0):
+                    if not self.has(run, seed, recipe):  # another process may have made it meanwhile
+                        start = time.perf_counter()
+                        self.make(run, seed, recipe)
+                        print(f"  {self.name}: {run}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+            except Timeout:
+                continue  # another process is at it
+
+    def make(self, run: str, seed: int, recipe: Recipe) -> None:
+        """Train one recipe, measure it, and put its row into the table."""
+        start = time.perf_counter()
+        denoiser = fit(recipe).denoiser
+        row = {
+            "run": run,
+            "seed": seed,
+            "recipe": recipe.fingerprint(),
+            "version": ddpm_lib.__version__,
+            "torch": torch.__version__.split("+")[0],
+            "threads": torch.get_num_threads(),
+            "weights": sum(p.numel() for p in denoiser.network.parameters()),
+            "seconds": round(time.perf_counter() - start),
+        }
+        found = self.measure(recipe, denoiser)
+        drawn = {f"{run}: {k}": v.numpy() for k, v in found.items() if isinstance(v, torch.Tensor)}
+        if drawn and seed == next(iter(self.seeds)):
+            self.keep(drawn)
+        self.append(row | {k: v for k, v in found.items() if not isinstance(v, torch.Tensor)})
+
+    def lock(self, name: str, timeout: float = -1) -> FileLock:
+        """A lock among the processes that fill this table; one that was killed lets go of it."""
+        LOCKS.mkdir(parents=True, exist_ok=True)
+        return FileLock(LOCKS / f"{self.name}-{name}.lock", timeout=timeout)
 
     def keep(self, drawn: Mapping[str, np.ndarray]) -> None:
         """Add arrays to the file beside the table, before its row: a row that is there has its arrays."""
-        there = dict(np.load(self.tensors)) if self.tensors.exists() else {}
-        part = self.tensors.with_suffix(".part.npz")
-        np.savez_compressed(part, **(there | drawn))
-        part.replace(self.tensors)
+        with self.lock("arrays"), BytesIO() as buffer:
+            there = dict(np.load(self.tensors)) if self.tensors.exists() else {}
+            np.savez_compressed(buffer, **(there | drawn))
+            write_whole(self.tensors, buffer.getvalue())
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; rows of the same run and seed that it replaces are dropped."""
-        rows = [r for r in self.rows() if (r["run"], r["seed"]) != (row["run"], str(row["seed"]))]
-        part = self.table.with_suffix(".part")
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with self.lock("table"), StringIO() as text:
+            rows = [r for r in self.rows() if (r["run"], r["seed"]) != (row["run"], str(row["seed"]))]
             columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
-            writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+            writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
             writer.writeheader()
             writer.writerows([*rows, {k: _brief(v) for k, v in row.items()}])
-        part.replace(self.table)
+            write_whole(self.table, text.getvalue().encode())
 
 
 def _brief(value: Any) -> str:
