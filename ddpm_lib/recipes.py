@@ -178,6 +178,7 @@ _TRAINING_CODE = (
     "networks",
     "optim",
     "oracle",
+    "processes",
     "recipes",
     "schedules",
     "signals",
