@@ -89,12 +89,13 @@ class Experiment:
         key = run, str(seed), recipe.fingerprint(), ddpm_lib.__version__
         return any((r["run"], r["seed"], r["recipe"], r["version"]) == key for r in self.rows())
 
-    def fill(self) -> None:
-        """Train and measure what is missing, one row after the other; a row is written when it is done.
+    def fill(self, seeds: Iterable[int] | None = None) -> None:
+        """Train and measure what is missing (of these seeds only), row after row; a row is written when it is done.
 
         Any number of processes may fill a table together: a row is made by the one that locked it first.
         """
-        missing = self.missing()
+        wanted = set(self.seeds if seeds is None else seeds)
+        missing = [one for one in self.missing() if one[1] in wanted]
         print(f"{self.name}: {len(self.rows())} rows are there, {len(missing)} to go", flush=True)
         for run, seed, recipe in missing:
             try:
