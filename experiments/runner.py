@@ -40,7 +40,7 @@ LOCKS = TABLES.parent / "_build" / "locks"
 BANDS = {"t_1_10": (1, 10), "t_11_100": (11, 100), "t_101_400": (101, 400), "t_401_1000": (401, 1000)}
 TEST, SAMPLES = 70_001, 70_002  # seeds that no training run has
 
-Measure = Callable[[Recipe, Denoiser], Mapping[str, Any]]
+Measure = Callable[[Recipe, Denoiser], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ class Experiment:
         seeds: how often each is trained.
         measure: (recipe, trained denoiser) → columns of the table; a tensor goes into ``experiments/NAME.npz``
             under the name of the run, from the first seed.
+        watch: recipe → a Lightning callback that watches the training; its dictionary ``found`` joins the columns.
     """
 
     name: str
     recipes: Mapping[str, Recipe]
     seeds: Iterable[int]
     measure: Measure
+    watch: Callable[[Recipe], Any] | None = None
 
     @property
     def table(self) -> Path:
@@ -110,7 +112,8 @@ class Experiment:
     def make(self, run: str, seed: int, recipe: Recipe) -> None:
         """Train one recipe, measure it, and put its row into the table."""
         start = time.perf_counter()
-        denoiser = fit(recipe).denoiser
+        watch = None if self.watch is None else self.watch(recipe)
+        denoiser = fit(recipe, callbacks=[] if watch is None else [watch]).denoiser
         row = {
             "run": run,
             "seed": seed,
@@ -121,7 +124,7 @@ class Experiment:
             "weights": sum(p.numel() for p in denoiser.network.parameters()),
             "seconds": round(time.perf_counter() - start),
         }
-        found = self.measure(recipe, denoiser)
+        found = self.measure(recipe, denoiser) | ({} if watch is None else watch.found)
         drawn = {f"{run}: {k}": v.numpy() for k, v in found.items() if isinstance(v, torch.Tensor)}
         if drawn and seed == next(iter(self.seeds)):
             self.keep(drawn)
