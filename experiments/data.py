@@ -49,7 +49,7 @@ STOPS = (1 / 9, 2 / 9, 1 / 3, 1 / 2, 2 / 3, 5 / 6)  # shares of a training after
 class Few(Recipe):
     """A recipe whose data are `size` signals of the benchmark family, drawn by its own seed, and changed by `transforms`."""
 
-    steps: int = 900
+    steps: int = 600
     size: int = 250
     transforms: tuple[Any, ...] = ()
 
@@ -217,7 +217,7 @@ EXPERIMENT = Experiment(
         "250": DEFAULT,
         "1 000": replace(DEFAULT, size=1000),
         "10 000": replace(DEFAULT, size=10_000),
-        "unlimited": Recipe(steps=900),
+        "unlimited": Recipe(steps=600),
         "250, reversal": replace(DEFAULT, transforms=(Reverse(),)),
         "250, shift": replace(DEFAULT, transforms=(Shift(8),)),
         "250, reversal and shift": replace(DEFAULT, transforms=(Reverse(), Shift(8))),

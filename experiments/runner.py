@@ -182,7 +182,7 @@ def losses(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
     return found
 
 
-def samples(recipe: Recipe, denoiser: Denoiser, n: int = 2048, **sampler: Any) -> dict[str, float]:
+def samples(recipe: Recipe, denoiser: Denoiser, n: int = 1024, **sampler: Any) -> dict[str, float]:
     """Validity of n samples and the laws of their parameters over the critical value."""
     generator = stream(SAMPLES, recipe.seed, 0)
     *_, x = sample(denoiser, (n, 1, recipe.family.length), generator=generator, **sampler)
