@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-NAMES = ("models", "noise", "families", "schedules")
+NAMES = ("models", "noise", "families", "schedules", "targets")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import torch
 from helpers import SHORT, small
 
 from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import families, models, noise, runner, schedules
+from experiments import families, models, noise, runner, schedules, targets
 from experiments.runner import Experiment
 
 
@@ -88,7 +88,7 @@ def test_the_exact_denoiser_stands_at_the_floor():
 
 
 @pytest.mark.parametrize(
-    "experiment", [m.EXPERIMENT for m in (models, noise, families, schedules)], ids=lambda e: e.name
+    "experiment", [m.EXPERIMENT for m in (models, noise, families, schedules, targets)], ids=lambda e: e.name
 )
 def test_every_declared_recipe_is_another_one(experiment):
     """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
