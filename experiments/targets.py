@@ -106,7 +106,7 @@ def _distance(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, exact: Ten
 
 DEFAULT = Recipe(steps=900)
 PLAIN = replace(DEFAULT, network=Bare, density=uniform)
-FLAT = Restless(steps=900)
+FLAT = Restless(family=DEFAULT.family, schedule=DEFAULT.schedule, steps=900)
 
 EXPERIMENT = Experiment(
     name="targets",
