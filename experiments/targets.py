@@ -89,13 +89,8 @@ def by_weight(family: Any, schedule: Schedule, n: int) -> tuple[Any, ...]:
     x0, _ = family.sample(n, generator)
     t = torch.multinomial(w, n, replacement=True, generator=generator) + 1
     eps = torch.randn(x0.shape, generator=generator)
-    return (
-        float(w.sum()),
-        x0,
-        t,
-        eps,
-        predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t),
-    )
+    exact = predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t)
+    return float(w.sum()), x0, t, eps, exact
 
 
 def _distance(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, exact: Tensor) -> Tensor:
