@@ -9,7 +9,11 @@ import subprocess
 import sys
 from importlib import import_module
 
+<<<<<<< HEAD
 NAMES = ("models", "noise", "families", "schedules", "data")
+=======
+NAMES = ("models", "noise", "families", "schedules", "targets")
+>>>>>>> d16
 
 
 def main() -> None:

@@ -521,6 +521,14 @@ def scores(name, d):
 def recipes(name, d):
     numbers = dict(steps=5, batch=4, lr=1e-3, kernel_lr=0.02, warmup=1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
     changes = {k: d(number(v)) for k, v in numbers.items()}
+    heavy = [
+        lambda schedule, t: -schedule.snr(t),
+        lambda schedule, t: 1 / (t - 1),
+        lambda schedule, t: "heavy",
+        None,
+        7,
+    ]
+    changes["weight"] = d(mostly(st.sampled_from([simple, vlb, min_snr]), st.sampled_from(heavy)))
     recipe = judge(lambda: small(family=FAMILY, **changes))
     if recipe is not None:
         judge(lambda: [recipe.learning_rate(k) for k in (0, recipe.steps - 1)])
