@@ -1,9 +1,8 @@
 """Augmentation: more signals from those that are there, by changes that ought not to matter (chapter 15).
 
 A change keeps the law of a family if changed signals are again draws of the family; then it adds nothing false. The
-benchmark's wavelets are even, and their shift is as often left as right: `Reverse` keeps their law exactly. `Shift` pushes
-some of them over the edge of the box, `Scale` and `Negate` make signals that the family does not hold. What a change
-does to a law is measured, not believed: see the chapter.
+benchmark's wavelets are even, and they stand as often left as right: `Reverse` keeps their law exactly. `Shift` pushes
+some of them over the edge of the box; `Scale` and `Negate` make signals that the family does not hold.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Shift:
-    """Moved by a whole number of samples from -most to most, all equally likely; what leaves at one end enters at the other.
+    """Moved by a whole number of samples from -most to most, all equally likely, around the ends of the grid.
 
     >>> Shift(0)(torch.tensor([[[1.0, 2.0, 3.0]]]))
     tensor([[[1., 2., 3.]]])

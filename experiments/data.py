@@ -47,7 +47,7 @@ STOPS = (1 / 9, 2 / 9, 1 / 3, 1 / 2, 2 / 3, 5 / 6)  # shares of a training after
 
 @dataclass(frozen=True)
 class Few(Recipe):
-    """A recipe whose data are `size` signals of the benchmark family, drawn by its own seed, and changed by `transforms`."""
+    """A recipe whose data are `size` signals of the benchmark family, drawn by its own seed, then changed."""
 
     steps: int = 600
     size: int = 250
@@ -83,7 +83,7 @@ class DecayedMuon(Muon):
 
 
 class Dropout(nn.Module):
-    """In training, sets a share p of the numbers to 0 and raises the rest by 1/(1-p). Its masks depend on its seed alone."""
+    """In training, sets a share p of the numbers to 0 and raises the rest by 1/(1-p), by its own seed."""
 
     def __init__(self, p: float, seed: int):
         super().__init__()
@@ -121,33 +121,32 @@ class Own:
         self.x0 = signals.repeat(-(-n // len(signals)), 1, 1)[:n]
         self.t = torch.randint(1, recipe.schedule.T + 1, (n,), generator=generator)
         self.eps = torch.randn(self.x0.shape, generator=generator)
-        xt = q_sample(self.x0, self.t, self.eps, recipe.schedule)
-        self.xt = xt
-        self.by_heart = predicted_noise(FiniteOracle(signals, recipe.schedule), xt, self.t)
+        self.xt = q_sample(self.x0, self.t, self.eps, recipe.schedule)
 
     def loss(self, eps: Tensor) -> float:
         return float((self.eps - eps).square().mean())
 
 
 def sides(recipe: Few, denoiser: Denoiser) -> dict[str, float]:
-    """The loss on its own signals beside both optima, and how far the network went from the family's answer to the set's.
+    """The loss on its own signals beside both optima, and how far it went from the family's answer to the set's.
 
     `towards` is the coefficient of ε̂ - ε_family on ε_set - ε_family, over noisy versions of the training signals: 0 for
     the denoiser of the family, 1 for that of the set.
     """
     own = Own(recipe)
     said = predicted_noise(denoiser, own.xt, own.t)
+    by_heart = predicted_noise(FiniteOracle(recipe.training().signals, recipe.schedule), own.xt, own.t)
     general = predicted_noise(FamilyOracle(PARENT, recipe.schedule), own.xt, own.t)
-    apart = own.by_heart - general
+    apart = by_heart - general
     return {
         "own": own.loss(said),
-        "own: by heart": own.loss(own.by_heart),
+        "own: by heart": own.loss(by_heart),
         "own: family": own.loss(general),
         "towards": float(((said - general) * apart).sum() / apart.square().sum()),
     }
 
 
-def by_heart(recipe: Few) -> float:
+def learned_by_heart(recipe: Few) -> float:
     """Loss over floor on fresh signals of the exact denoiser of the training set."""
     x0, t, eps, exact = fresh(PARENT, recipe.schedule, 1, recipe.schedule.T, 4096)
     return loss_over_floor(FiniteOracle(recipe.training().signals, recipe.schedule), exact, x0, t, eps).value
@@ -182,16 +181,16 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     *_, x = sample(denoiser, (1024, 1, PARENT.length), generator=stream(SAMPLES, recipe.seed, 0))
     found |= judged(x, PARENT)
     if isinstance(recipe, Few):
-        found |= {"by heart": by_heart(recipe)} | sides(recipe, denoiser) | copies(recipe, x)
+        found |= {"by heart": learned_by_heart(recipe)} | sides(recipe, denoiser) | copies(recipe, x)
     return found
 
 
 class Path(Callback):
     """The loss on its own and on fresh signals along the training, of the averaged weights."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
-        self.own = Own(recipe, 1024) if isinstance(recipe, Few) else None
+    def __init__(self, recipe: Recipe, n: int = 1024):
+        self.recipe, self.n = recipe, n
+        self.own = Own(recipe, n) if isinstance(recipe, Few) else None
         self.stops = {max(1, round(share * recipe.steps)): share for share in STOPS}
         self.found: dict[str, float] = {}
 
@@ -202,7 +201,7 @@ class Path(Callback):
         average = next(c for c in trainer.callbacks if isinstance(c, WeightAveraging))._average_model
         assert average is not None
         denoiser = average.module.denoiser.eval()  # type: ignore[union-attr, operator]
-        x0, t, eps, exact = fresh(PARENT, self.recipe.schedule, 1, self.recipe.schedule.T, 1024)
+        x0, t, eps, exact = fresh(PARENT, self.recipe.schedule, 1, self.recipe.schedule.T, self.n)
         self.found[f"at {share:.2f}: fresh"] = loss_over_floor(denoiser, exact, x0, t, eps).value
         if self.own is not None:
             said = predicted_noise(denoiser, self.own.xt, self.own.t)
@@ -226,6 +225,7 @@ EXPERIMENT = Experiment(
         "250, weight decay": Decayed(weight_decay=1.0),
         "250, dropout": replace(DEFAULT, network=dropout),
         "250, no running mean": replace(DEFAULT, ema=0.0),
+        "250, 60 steps": replace(DEFAULT, steps=60),
         "250, a third of the steps": replace(DEFAULT, steps=300),
         "250, three times the steps": replace(DEFAULT, steps=2700),
     },
