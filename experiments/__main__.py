@@ -10,9 +10,9 @@ import sys
 from importlib import import_module
 
 <<<<<<< HEAD
-NAMES = ("models", "noise", "families", "schedules", "data")
+NAMES = ("models", "noise", "families", "schedules", "data", "targets")
 =======
-NAMES = ("models", "noise", "families", "schedules", "targets")
+NAMES = ("models", "noise", "families", "schedules", "data", "targets")
 >>>>>>> d16
 
 
