@@ -9,11 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-<<<<<<< HEAD
 NAMES = ("models", "noise", "families", "schedules", "data", "targets")
-=======
-NAMES = ("models", "noise", "families", "schedules", "data", "targets")
->>>>>>> d16
 
 
 def main() -> None:
