@@ -363,6 +363,7 @@ def schedule_class(name, d):
     make = d(st.sampled_from([Schedule, Schedule.from_betas, Schedule.from_alpha_bar]))
     schedule = judge(lambda: make(table)) or HO
     t, s, log_snr = d(times), d(st.one_of(st.none(), times)), d(st.one_of(number(0.0, -3.0), tensor(3)))
+    by = d(number(2.5, -1.0))
     judge(lambda: schedule.alpha_bar(t))
     if not reaches_zero(t):
         judge(lambda: (schedule.snr(t), schedule.log_snr(t)))
@@ -370,6 +371,7 @@ def schedule_class(name, d):
     if isinstance(t, torch.Tensor):
         judge(lambda: schedule(t))
     judge(lambda: schedule.at_log_snr(log_snr))
+    judge(lambda: schedule.shifted(by))
 
 
 def reaches_zero(t):
