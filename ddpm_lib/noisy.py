@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .checks import noised, number, schedule_of
 from .diffusion import Prediction
+from .mixture import Mixture
 from .schedules import Schedule
 from .signals import Family, Finite
 
@@ -45,7 +46,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy
+Source = Family | Finite | Noisy | Mixture
 """What signals are drawn from."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .checks import count, number
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation, draw_times
+from .mixture import Mixture
 from .networks import LinearSkip, UNet1D
 from .noisy import Source
 from .optim import Muon
@@ -40,8 +41,9 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
     channels = x0.shape[1]
     if conditional:
-        if isinstance(family, Finite):
-            raise ValueError("Only a family with a box of parameters can be asked for their values, got a finite set.")
+        if isinstance(family, Finite | Mixture):
+            what = type(family).__name__
+            raise ValueError(f"Only a family with a box of parameters can be asked for their values, {what} has none.")
         sizes["conditions"] = list(zip(family.low.tolist(), family.high.tolist(), strict=True))
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
 

@@ -47,7 +47,7 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
 
 EXPERIMENT = Experiment(
     name="noise",
-    recipes={f"{sigma:g}": Recipe(family=Noisy(CLEAN, sigma), steps=900) for sigma in SIGMAS},
+    recipes={f"{sigma:g}": Recipe(family=Noisy(CLEAN, sigma), steps=600) for sigma in SIGMAS},
     seeds=range(3),
     measure=measure,
 )
