@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .augmentation import Augmented
 from .data import stream
 from .mixture import Mixture, MixtureOracle
 from .noisy import Noisy, NoisyOracle
@@ -26,6 +27,8 @@ def oracle(recipe: Recipe) -> FiniteOracle | FamilyOracle | NoisyOracle | Mixtur
         return FiniteOracle(family.signals, schedule)
     if isinstance(family, Noisy):
         return NoisyOracle(FamilyOracle(family.clean, schedule), family.sigma)
+    if isinstance(family, Augmented):
+        return "Of changed signals no exact denoiser is known."
     if not isinstance(family, Mixture) and type(family).sample is not Family.sample:
         return f"{type(family).__name__} draws its signals in its own way."
     try:

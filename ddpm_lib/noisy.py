@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .augmentation import Augmented
 from .checks import noised, number, schedule_of
 from .diffusion import Prediction
 from .mixture import Mixture
@@ -46,7 +47,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy | Mixture
+Source = Family | Finite | Noisy | Augmented | Mixture
 """What signals are drawn from."""
 
 

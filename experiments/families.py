@@ -132,7 +132,7 @@ def of_all(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
         ours = loss_over_floor(denoiser, told, x0[rows], t[rows], eps[rows])
         found |= {f"{name}: loss": ours.value, f"{name}: loss_margin": ours.margin}
         found[f"{name}: untold"] = float(1 + (untold[rows] - told).square().mean() / floor)
-    *_, x = sample(denoiser, (2048, 1, family.length), generator=stream(SAMPLES, recipe.seed, 0))
+    *_, x = sample(denoiser, (1024, 1, family.length), generator=stream(SAMPLES, recipe.seed, 0))
     *_, some = sample(denoiser, (8, 1, family.length), generator=torch.Generator().manual_seed(SAMPLES))
     return found | sorted_out(x) | {"samples": some[:, 0]}
 
