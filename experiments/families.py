@@ -138,13 +138,11 @@ def of_all(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
 
 
 def sorted_out(x: Tensor) -> dict[str, float]:
-    """Of which family each signal is, by the best fit: the share that is valid, and each family's share of those."""
+    """The share of signals that are valid in some family, and to which family each is nearest."""
     fits = [fit_family(x, one) for one in KNOWN]
-    valid = torch.stack([fit.valid for fit in fits], 1)
-    residual = torch.stack([fit.residual for fit in fits], 1).where(valid, torch.inf)
-    best = residual.argmin(1)[valid.any(1)]
-    found = share(valid.any(1))
-    shares = {f"{type(one).__name__}: share": float((best == k).double().mean()) for k, one in enumerate(KNOWN)}
+    found = share(torch.stack([fit.valid for fit in fits], 1).any(1))
+    nearest = torch.stack([fit.residual for fit in fits], 1).argmin(1)
+    shares = {f"{type(one).__name__}: share": float((nearest == k).double().mean()) for k, one in enumerate(KNOWN)}
     return {"valid": found.value, "valid_margin": found.margin, **shares}
 
 
