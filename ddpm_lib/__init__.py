@@ -28,6 +28,7 @@ from .grids import even_log_snr, even_steps, karras
 from .guidance import Asked, Guided, LinearCovariance, ask
 from .measurements import Measurement, posterior_given
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
+from .mixture import Mixture, MixtureOracle
 from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
 from .noisy import Cleaned, Noisy, NoisyOracle
 from .optim import Muon, orthogonal
@@ -79,6 +80,8 @@ __all__ = [
     "LitDDPM",
     "Measurement",
     "Memory",
+    "Mixture",
+    "MixtureOracle",
     "Morlet",
     "Muon",
     "Negate",

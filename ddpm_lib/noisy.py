@@ -15,6 +15,7 @@ from torch import Tensor
 from .augmentation import Augmented
 from .checks import noised, number, schedule_of
 from .diffusion import Prediction
+from .mixture import Mixture
 from .schedules import Schedule
 from .signals import Family, Finite
 
@@ -46,7 +47,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy | Augmented
+Source = Family | Finite | Noisy | Augmented | Mixture
 """What signals are drawn from."""
 
 

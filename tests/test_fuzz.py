@@ -162,6 +162,7 @@ DENOISERS = [
     FiniteOracle(FAMILY.sample(5, torch.Generator().manual_seed(0))[0], HO),
     FamilyOracle(FAMILY, HO, cells=64, keep=8),
     FamilyOracle(SCALED, HO, cells=64, keep=8),
+    MixtureOracle(Mixture([FAMILY, SCALED]), HO, cells=64, keep=8),
 ]
 denoisers = mostly(st.sampled_from(DENOISERS), st.sampled_from([None, "x", nn.Identity(), lambda x, t: x]))
 pairs = mostly(
@@ -665,6 +666,20 @@ def noise_in_the_data(name, d):
         made = judge(lambda kind=kind: [kind(denoiser, sigma)])
         if made:
             judge(lambda made=made: made[0](x, t))
+
+
+@case("Mixture", "MixtureOracle")
+def several_families(name, d):
+    odd = st.sampled_from([[], [FAMILY], [FAMILY, Ricker()], FAMILY, None, "x", [FAMILY, None], {FAMILY: SCALED}])
+    families, x, t, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(signals), d(times), d(number(3, 1))
+    made = judge(lambda: [Mixture(families)])
+    if made:
+        judge(lambda: made[0].sample(n))
+    cells = d(number(64))
+    exact = judge(lambda: [MixtureOracle(made[0] if made else families, HO, cells=cells, keep=8)])
+    if exact:
+        judge(lambda: (exact[0](x, t), exact[0].weights(x, t), exact[0].covariance(x, t)))
+        judge(lambda: exact[0].oracles[0].with_evidence(x, t))
 
 
 @case("posterior_given", "Measurement", share=0.3)
