@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checks import check_signals
 from .data import batches, stream
+from .denoising import denoise, noise_time, posterior_draws
 from .diffusion import (
     X0,
     Denoiser,
@@ -104,6 +105,7 @@ __all__ = [
     "check_signals",
     "cosine",
     "ddim",
+    "denoise",
     "device",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -130,7 +132,9 @@ __all__ = [
     "memorised",
     "min_snr",
     "morlet",
+    "noise_time",
     "orthogonal",
+    "posterior_draws",
     "posterior_given",
     "predicted_noise",
     "pretrained",

@@ -12,7 +12,7 @@ from ddpm_lib import LinearSkip, NoiseLevel, Recipe, UNet1D, Wiener, fit_gaussia
 
 from .runner import Experiment, both
 
-DEFAULT = Recipe(steps=900)
+DEFAULT = Recipe(steps=600)
 
 
 def around(family, seed: int, network) -> LinearSkip:

@@ -12,7 +12,7 @@ from ddpm_lib import Denoiser, Recipe, ancestral, cosine, even_steps, linear, lo
 
 from .runner import Experiment, losses, samples
 
-DEFAULT = Recipe(steps=900)
+DEFAULT = Recipe(steps=600)
 SCHEDULES = {
     "linear": linear(),
     "quadratic": quadratic(),
