@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .augmentation import Augmented, Negate, Reverse, Scale, Shift
 from .checks import check_signals
 from .data import batches, stream
 from .denoising import denoise, noise_time, posterior_draws
@@ -57,6 +58,7 @@ __all__ = [
     "L_T",
     "X0",
     "Asked",
+    "Augmented",
     "BenchmarkMorlet",
     "Block",
     "Cleaned",
@@ -80,6 +82,7 @@ __all__ = [
     "Memory",
     "Morlet",
     "Muon",
+    "Negate",
     "NoiseLevel",
     "Noisy",
     "NoisyOracle",
@@ -87,9 +90,12 @@ __all__ = [
     "Parametrisation",
     "Prediction",
     "Recipe",
+    "Reverse",
+    "Scale",
     "Schedule",
     "Score",
     "Scoreboard",
+    "Shift",
     "Terms",
     "UNet1D",
     "V",
