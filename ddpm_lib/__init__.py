@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .augmentation import Augmented, Negate, Reverse, Scale, Shift
 from .checks import check_signals
 from .data import batches, stream
+from .denoising import denoise, noise_time, posterior_draws
 from .diffusion import (
     X0,
     Denoiser,
@@ -113,6 +114,7 @@ __all__ = [
     "check_signals",
     "cosine",
     "ddim",
+    "denoise",
     "device",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -139,7 +141,9 @@ __all__ = [
     "memorised",
     "min_snr",
     "morlet",
+    "noise_time",
     "orthogonal",
+    "posterior_draws",
     "posterior_given",
     "predicted_noise",
     "pretrained",

@@ -682,6 +682,18 @@ def several_families(name, d):
         judge(lambda: exact[0].oracles[0].with_evidence(x, t))
 
 
+@case("denoise", "noise_time", "posterior_draws")
+def denoising(name, d):
+    schedule, y, sigma, n, steps = d(schedules), d(signals), d(number(0.1, 0.01, 5.0)), d(number(2, 1)), d(number(3, 1))
+    denoiser, step, g = d(denoisers), d(st.sampled_from(STEPS)), d(generator)
+    t = judge(lambda: noise_time(schedule, sigma))
+    assert t is None or 1 <= t <= schedule.T
+    out = judge(lambda: denoise(denoiser, y, sigma))
+    assert out is None or out.x0.shape == y.shape
+    out = judge(lambda: posterior_draws(denoiser, y, sigma, n, steps, step, g))
+    assert out is None or out.shape == (len(y), n, *y.shape[1:])
+
+
 @case("posterior_given", "Measurement", share=0.3)
 def exact_repairs(name, d):
     y, n, sigma, g = d(tensor(2, 8)), d(number(3, 1)), d(number(0.1, 0.5)), d(generator)
