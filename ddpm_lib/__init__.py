@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .augmentation import Augmented, Negate, Reverse, Scale, Shift
 from .checks import check_signals
 from .data import batches, stream
 from .diffusion import (
@@ -56,6 +57,7 @@ __all__ = [
     "L_T",
     "X0",
     "Asked",
+    "Augmented",
     "BenchmarkMorlet",
     "Block",
     "Cleaned",
@@ -79,6 +81,7 @@ __all__ = [
     "Memory",
     "Morlet",
     "Muon",
+    "Negate",
     "NoiseLevel",
     "Noisy",
     "NoisyOracle",
@@ -86,9 +89,12 @@ __all__ = [
     "Parametrisation",
     "Prediction",
     "Recipe",
+    "Reverse",
+    "Scale",
     "Schedule",
     "Score",
     "Scoreboard",
+    "Shift",
     "Terms",
     "UNet1D",
     "V",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .augmentation import Augmented
 from .data import stream
 from .noisy import Noisy, NoisyOracle
 from .oracle import FiniteOracle
@@ -25,6 +26,8 @@ def oracle(recipe: Recipe) -> FiniteOracle | FamilyOracle | NoisyOracle | str:
         return FiniteOracle(family.signals, schedule)
     if isinstance(family, Noisy):
         return NoisyOracle(FamilyOracle(family.clean, schedule), family.sigma)
+    if isinstance(family, Augmented):
+        return "Of changed signals no exact denoiser is known."
     if type(family).sample is not Family.sample:
         return f"{type(family).__name__} draws its signals in its own way."
     try:

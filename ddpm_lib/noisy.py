@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .augmentation import Augmented
 from .checks import noised, number, schedule_of
 from .diffusion import Prediction
 from .schedules import Schedule
@@ -45,7 +46,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy
+Source = Family | Finite | Noisy | Augmented
 """What signals are drawn from."""
 
 

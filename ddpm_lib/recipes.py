@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .augmentation import Augmented
 from .checks import check_tensor, count, number
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation, Weight, draw_times, simple
@@ -40,8 +41,9 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
     channels = x0.shape[1]
     if conditional:
-        if isinstance(family, Finite):
-            raise ValueError("Only a family with a box of parameters can be asked for their values, got a finite set.")
+        if isinstance(family, Finite | Augmented):
+            what = "a finite set" if isinstance(family, Finite) else "changed signals"
+            raise ValueError(f"Only a family with a box of parameters can be asked for their values, got {what}.")
         sizes["conditions"] = list(zip(family.low.tolist(), family.high.tolist(), strict=True))
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
 

@@ -21,7 +21,7 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
 KNOWN = (BenchmarkMorlet, Morlet, *families.ALL[:-1])  # the last one has six parameters and no exact answer
 EXPERIMENT = Experiment(
     name="families",
-    recipes={make.__name__: Recipe(family=make(), steps=900) for make in KNOWN},
+    recipes={make.__name__: Recipe(family=make(), steps=600) for make in KNOWN},
     seeds=range(3),
     measure=measure,
 )

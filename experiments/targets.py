@@ -99,9 +99,9 @@ def _distance(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, exact: Ten
     return (exact - found).square().mean((1, 2)).double()
 
 
-DEFAULT = Recipe(steps=900)
+DEFAULT = Recipe(steps=600)
 PLAIN = replace(DEFAULT, network=Bare, density=uniform)
-FLAT = Restless(family=DEFAULT.family, schedule=DEFAULT.schedule, steps=900)
+FLAT = Restless(family=DEFAULT.family, schedule=DEFAULT.schedule, steps=600)
 
 EXPERIMENT = Experiment(
     name="targets",

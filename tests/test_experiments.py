@@ -1,6 +1,7 @@
 """The runner of the experiments: tables that go on where they stopped, and are not filled twice."""
 
 import csv
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from helpers import SHORT, small
 
 from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import families, models, noise, runner, schedules, targets
+from experiments import models, runner
+from experiments.__main__ import NAMES
 from experiments.runner import Experiment
 
 
@@ -88,7 +90,7 @@ def test_the_exact_denoiser_stands_at_the_floor():
 
 
 @pytest.mark.parametrize(
-    "experiment", [m.EXPERIMENT for m in (models, noise, families, schedules, targets)], ids=lambda e: e.name
+    "experiment", [import_module(f"experiments.{name}").EXPERIMENT for name in NAMES], ids=lambda e: e.name
 )
 def test_every_declared_recipe_is_another_one(experiment):
     """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""

@@ -430,6 +430,20 @@ def finite_sets(name, d):
     judge(lambda: Finite(x, params).sample(n))
 
 
+@case("Augmented", "Negate", "Reverse", "Scale", "Shift")
+def changed_signals(name, d):
+    x, n, g = d(signals), d(number(1, 4)), d(generator)
+    p, low, high, most = d(number(0.5, 0.0, 1.0)), d(number(0.8)), d(number(1.2)), d(number(3, 0, 20))
+    make = {"Negate": lambda: Negate(p), "Scale": lambda: Scale(low, high), "Shift": lambda: Shift(most)}
+    change = judge(make.get(name, lambda: Reverse(p)))
+    if change is not None:
+        judge(lambda: change(x, g))
+    strange = [None, 3, "x", lambda x, g: None, lambda x, g: x[..., 1:], lambda x, g: math.nan * x]
+    source = judge(lambda: Augmented(Finite(normal(SHAPE)), d(mostly(st.just(change), st.sampled_from(strange)))))
+    if source is not None:
+        judge(lambda: source.sample(n, g))
+
+
 @case("report_grid", share=0.3)
 def report(name, d):
     length = d(number(2, 64))
