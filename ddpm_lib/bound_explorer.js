@@ -6,8 +6,8 @@ function render({ model, el }) {
   const column = (k) => Array.from({ length: T + 1 }, (_, t) => view.getFloat64(8 * (k * (T + 1) + t), true));
   const logs = column(0), errors = names.map((_, k) => column(1 + k)); // log ᾱ_t, E‖x_0 - x̂_0‖² of each denoiser
   const scale = bits ? 1 / (dim * Math.LN2) : 1, unit = bits ? "bits per dimension" : "nats";
-  const MARKS = [2, 10, 100, T].filter((t) => t <= T);
-  const place = Array.from({ length: 201 }, (_, i) => Math.log10(2) + (i / 200) * Math.log10(T / 2));
+  const ts = [...new Set(Array.from({ length: 201 }, (_, i) => Math.round(2 * (T / 2) ** (i / 200))))], place = ts.map(Math.log10);
+  const marks = [...new Set([2, 10, 100, T])].filter((t) => t <= T).map((t) => [Math.log10(t), String(t)]);
 
   const row = node(group, "div", { class: "controls" });
   const who = choice(row, "denoiser", Object.fromEntries(names.map((name, k) => [k, name])));
@@ -37,10 +37,10 @@ function render({ model, el }) {
     const sum = (all) => all.reduce((total, term) => total + term, 0);
     const text = `The terms t = 2…${T} add up to ${sum(chosen).toFixed(3)} ${unit}; with the best variance to ${sum(least).toFixed(3)}.`;
     const low = -6, high = Math.max(1, Math.log10(Math.max(...chosen)) + 0.2);
-    const over = (all) => place.map((p) => Math.max(low, Math.log10(all[Math.round(10 ** p)])));
+    const over = (all) => ts.map((t) => Math.max(low, Math.log10(all[t])));
     stage.show({
       curves: [{ name: "the best variance", y: over(least), color: EXACT, dash: "2 3" }, { name: "the chosen one", y: over(chosen), color: MODEL, width: 2.2 }],
-      low, high, ticks: [-6, -4, -2, 0].map((p) => [p, p ? `1e${p}` : "1"]), marks: MARKS.map((t) => [t === T ? place.at(-1) : t === 2 ? place[0] : Math.log10(t), String(t)]),
+      low, high, ticks: [-6, -4, -2, 0].map((p) => [p, p ? `1e${p}` : "1"]), marks,
       says: `L_t over t on logarithmic axes, ${unit}. ${text}`,
     });
     verdict.textContent = text;

@@ -139,7 +139,7 @@ class BoundExplorer(anywidget.AnyWidget):
     _esm = _script("stage.js", "bound_explorer.js")
     meta = traitlets.Dict().tag(sync=True)
     tables = traitlets.Bytes(b"").tag(sync=True)
-    mix = traitlets.Float(0.0).tag(sync=True)
+    mix = traitlets.Float(1.0).tag(sync=True)
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class BoundExplorer(anywidget.AnyWidget):
         schedule: Schedule,
         dim: int,
         *,
-        mix: float = 0.0,
+        mix: float = 1.0,
         title: str = "The terms of the bound",
     ):
         if not errors:

@@ -26,7 +26,7 @@ function render({ model, el }) {
   const where = drawing(group, Array.from({ length: 201 }, (_, i) => i / 200), "t / T");
   const shape = node(group, "div", { class: "controls", role: "group", "aria-label": "the wavelet" });
   const params = names.map((name, p) => field(shape, name, "input", {
-    type: "range", min: low[p], max: high[p], step: (high[p] - low[p]) / 60, value: start[p],
+    type: "range", min: low[p], max: high[p], step: high[p] - low[p] > 1 ? 0.05 : 0.01, value: start[p],
   }, (v) => `= ${v.toFixed(2).replace("-", "−")}`, "wide"));
   let seed = 1;
 
