@@ -36,7 +36,7 @@ class Fit(NamedTuple):
 
 
 class LitDDPM(lightning.LightningModule):
-    """The training step for Lightning: L_simple, weighted so that any density over t estimates the same mean."""
+    """The training step for Lightning: the recipe's loss, weighted so that any density over t estimates its mean."""
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe):
         super().__init__()
@@ -54,7 +54,7 @@ class LitDDPM(lightning.LightningModule):
                 f"NaN or infinity in the data at step {self.global_step}: signal {rank + k * ranks} of the batch, "
                 f"at t = {int(t[k])}. The last checkpoint is untouched; look at that signal."
             )
-        errors = weight * loss(self.denoiser, x0, t, eps, cond=told[0] if told else None)
+        errors = weight * loss(self.denoiser, x0, t, eps, self.recipe.weight, told[0] if told else None)
         value = errors.mean()
         self.losses.append(over_processes(value))
         if not math.isfinite(self.losses[-1]):  # in all processes at once, so that none waits for another

@@ -192,6 +192,7 @@ def test_options_make_the_recipe(recipe):
     assert repr(said.schedule) == repr(ddpm_lib.cosine(50))
     said = recipe("--recipe.parametrisation", "ddpm_lib.V", "--recipe.sizes.width=12", "--recipe.ema=0.9")
     assert isinstance(said.parametrisation, ddpm_lib.V) and said.ema == 0.9
+    assert said.weight is ddpm_lib.simple and recipe("--recipe.weight", "ddpm_lib.vlb").weight is ddpm_lib.vlb
     assert said.build().network.network.patches.out_channels == 12
     said = recipe("--recipe.network", "my_module.tiny", "--recipe.sizes.width=16")
     assert isinstance(said.build().network, UNet1D) and said.build().network.patches.out_channels == 16

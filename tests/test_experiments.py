@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
 
 from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import families, models, noise, runner, schedules
+from experiments import models, runner
+from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
 
@@ -143,7 +145,7 @@ def test_the_exact_denoiser_stands_at_the_floor():
 
 
 @pytest.mark.parametrize(
-    "experiment", [m.EXPERIMENT for m in (models, noise, families, schedules)], ids=lambda e: e.name
+    "experiment", [import_module(f"experiments.{name}").EXPERIMENT for name in NAMES], ids=lambda e: e.name
 )
 def test_every_declared_recipe_is_another_one(experiment):
     """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
