@@ -14,6 +14,8 @@ import anywidget
 import numpy as np
 import traitlets
 
+__all__ = ["PathPlayer"]
+
 _INT16 = 32767
 
 

@@ -1,16 +1,25 @@
 """The runner of the experiments: tables that go on where they stopped, and are not filled twice."""
 
 import csv
+import os
+import subprocess
+import sys
+import time
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import SHORT, small
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from faults import finish, fork
+
 from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
 from experiments import models, runner
 from experiments.__main__ import NAMES
+from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
 
 
@@ -59,6 +68,52 @@ def test_a_run_that_was_stopped_goes_on(experiment, monkeypatch):
     before = made.rows()
     made.fill()
     assert len(asked) == 4 and made.rows()[:3] == before
+
+
+def test_two_processes_fill_one_table_and_make_no_row_twice(experiment, tmp_path, monkeypatch):
+    """Both start at the same moment with the same list; which of them makes a row is up to chance."""
+    made, _ = experiment
+    monkeypatch.setattr(runner, "LOCKS", tmp_path / "locks")
+    whole, gate = Experiment.make, os.pipe()
+
+    def counted(self, run, seed, recipe):
+        with (tmp_path / "made").open("a") as file:
+            file.write(f"{os.getpid()} {run} {seed}\n")
+        time.sleep(0.2)  # so that one process is still at it when the other looks
+        whole(self, run, seed, recipe)
+
+    def work():
+        os.read(gate[0], 1)
+        made.fill()
+
+    monkeypatch.setattr(Experiment, "make", counted)
+    started = [fork(work) for _ in range(2)]
+    os.write(gate[1], b"go")
+    assert all(finish(pid) for pid in started)
+    lines = [line.split() for line in (tmp_path / "made").read_text().splitlines()]
+    rows = [(r["run"], r["seed"]) for r in made.rows()]
+    assert sorted(rows) == [("one", "0"), ("one", "1"), ("two", "0"), ("two", "1")]
+    assert sorted((run, seed) for _, run, seed in lines) == sorted(rows)
+    assert {int(pid) for pid, *_ in lines} == set(started)
+    assert set(np.load(made.tensors)) == {"one: drawn", "two: drawn"} and made.missing() == []
+
+
+def test_jobs_are_processes_that_share_the_threads(monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command, env):
+            started.append((command[1:], env["OMP_NUM_THREADS"]))
+
+        def wait(self):
+            return 3 * (len(started) == 2)
+
+    monkeypatch.setattr(sys, "argv", ["experiments", "models", "--jobs=2"])
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    with pytest.raises(SystemExit) as stop:
+        experiments_main()
+    assert started == [(["-m", "experiments", "models"], "4")] * 2 and stop.value.code == 3
 
 
 def test_another_recipe_under_the_same_name_is_made_anew(experiment):
