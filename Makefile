@@ -45,7 +45,7 @@ test-fast: $(STAMP)  ## the tests of the library alone
 	$(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow"
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
-	$(BIN)/python -m pytest tests/test_browser.py -s
+	$(BIN)/python -m pytest tests -m browser -s
 
 faults: $(STAMP)  ## kill a training run 60 times and resume it to the bit; goes on where it was stopped; the last line counts
 	$(BIN)/python tools/faults.py
