@@ -49,7 +49,7 @@ STOPS = (1 / 9, 2 / 9, 1 / 3, 1 / 2, 2 / 3, 5 / 6)  # shares of a training after
 class Few(Recipe):
     """A recipe whose data are `size` signals of the benchmark family, drawn by its own seed, then changed."""
 
-    steps: int = 900
+    steps: int = 600
     size: int = 250
     transforms: tuple[Any, ...] = ()
 
@@ -114,7 +114,7 @@ def dropout(family: Any, seed: int, p: float = 0.1) -> LinearSkip:
 class Own:
     """Noisy versions of the training signals, and what the two exact denoisers say of them."""
 
-    def __init__(self, recipe: Few, n: int = 2048):
+    def __init__(self, recipe: Few, n: int):
         generator = stream(TEST, recipe.seed, recipe.size)
         signals = recipe.training().signals
         # every signal as often as the others: with few signals chance would weigh them unevenly
@@ -127,13 +127,13 @@ class Own:
         return float((self.eps - eps).square().mean())
 
 
-def sides(recipe: Few, denoiser: Denoiser) -> dict[str, float]:
+def sides(recipe: Few, denoiser: Denoiser, n: int = 2048) -> dict[str, float]:
     """The loss on its own signals beside both optima, and how far it went from the family's answer to the set's.
 
     `towards` is the coefficient of ε̂ - ε_family on ε_set - ε_family, over noisy versions of the training signals: 0 for
     the denoiser of the family, 1 for that of the set.
     """
-    own = Own(recipe)
+    own = Own(recipe, n)
     said = predicted_noise(denoiser, own.xt, own.t)
     by_heart = predicted_noise(FiniteOracle(recipe.training().signals, recipe.schedule), own.xt, own.t)
     general = predicted_noise(FamilyOracle(PARENT, recipe.schedule), own.xt, own.t)
@@ -216,7 +216,7 @@ EXPERIMENT = Experiment(
         "250": DEFAULT,
         "1 000": replace(DEFAULT, size=1000),
         "10 000": replace(DEFAULT, size=10_000),
-        "unlimited": Recipe(steps=900),
+        "unlimited": Recipe(steps=600),
         "250, reversal": replace(DEFAULT, transforms=(Reverse(),)),
         "250, shift": replace(DEFAULT, transforms=(Shift(8),)),
         "250, reversal and shift": replace(DEFAULT, transforms=(Reverse(), Shift(8))),
@@ -226,8 +226,8 @@ EXPERIMENT = Experiment(
         "250, dropout": replace(DEFAULT, network=dropout),
         "250, no running mean": replace(DEFAULT, ema=0.0),
         "250, 60 steps": replace(DEFAULT, steps=60),
-        "250, a third of the steps": replace(DEFAULT, steps=300),
-        "250, three times the steps": replace(DEFAULT, steps=2700),
+        "250, a third of the steps": replace(DEFAULT, steps=200),
+        "250, three times the steps": replace(DEFAULT, steps=1800),
     },
     seeds=range(3),
     measure=measure,
