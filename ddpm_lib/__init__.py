@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .augmentation import Augmented, Negate, Reverse, Scale, Shift
 from .checks import check_signals
 from .data import batches, stream
+from .denoising import denoise, noise_time, posterior_draws
 from .diffusion import (
     X0,
     Denoiser,
@@ -28,6 +29,7 @@ from .grids import even_log_snr, even_steps, karras
 from .guidance import Asked, Guided, LinearCovariance, ask
 from .measurements import Measurement, posterior_given
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
+from .mixture import Mixture, MixtureOracle
 from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
 from .noisy import Cleaned, Noisy, NoisyOracle
 from .optim import Muon, orthogonal
@@ -79,6 +81,8 @@ __all__ = [
     "LitDDPM",
     "Measurement",
     "Memory",
+    "Mixture",
+    "MixtureOracle",
     "Morlet",
     "Muon",
     "Negate",
@@ -110,6 +114,7 @@ __all__ = [
     "check_signals",
     "cosine",
     "ddim",
+    "denoise",
     "device",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -136,7 +141,9 @@ __all__ = [
     "memorised",
     "min_snr",
     "morlet",
+    "noise_time",
     "orthogonal",
+    "posterior_draws",
     "posterior_given",
     "predicted_noise",
     "pretrained",

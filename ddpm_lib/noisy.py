@@ -15,6 +15,7 @@ from torch import Tensor
 from .augmentation import Augmented
 from .checks import noised, number, schedule_of
 from .diffusion import Prediction
+from .mixture import Mixture
 from .schedules import Schedule
 from .signals import Family, Finite
 
@@ -46,7 +47,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy | Augmented
+Source = Family | Finite | Noisy | Augmented | Mixture
 """What signals are drawn from."""
 
 
@@ -80,8 +81,10 @@ class NoisyOracle:
 class Cleaned:
     """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
 
-    The inverse of `NoisyOracle`. At noise below the data's own nothing can be known, and an error says so: end the
-    steps of a sampler at `end`, from where one step leads to the mean.
+    The inverse of `NoisyOracle`: both noises are Gaussian, so the law of x_t, and its score, do not tell which of them is
+    the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise √(τ²-σ²), Tweedie's formula
+    taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a denoiser of these
+    data has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one leads to the mean.
 
     Args:
         denoiser: trained on signals y = x_0 + σ·n.
@@ -104,7 +107,7 @@ class Cleaned:
         left = (1 - ab) / ab - self.sigma**2  # noise over signal, squared, that the process adds to the noisy signal
         if not (left > 0).all():
             raise ValueError(
-                f"These data hold noise of {self.sigma:g}: below that nothing is known of the clean signal. "
+                f"These data hold noise of {self.sigma:g}: a denoiser of them has seen nothing below that. "
                 f"Take times from {self.end:.0f} on."
             )
         inner = self.schedule.at_log_snr(-left.log())

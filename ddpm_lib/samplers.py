@@ -192,6 +192,7 @@ def sample(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     start: Tensor | None = None,
+    rows: slice = slice(None),
 ) -> Iterator[Tensor]:
     """Walk from x_T ~ N(0, I) to x_0 and yield every state: report (11) with the sampling equation it lacks (D20).
 
@@ -206,6 +207,7 @@ def sample(
         generator: a CPU generator: the same noise on every device.
         device: where to run.
         start: (B, C, L), the state at the first of the times; pure noise where it is not given.
+        rows: which of the B signals to make: slices that many processes share out make together what one would make.
 
     Yields:
         steps + 1 tensors (B, C, L), the first is the start, the last is x_0.
@@ -235,12 +237,14 @@ def sample(
             raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {times[:3]} … {times[-3:]}.")
 
     def draw() -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
+        return torch.randn(shape, generator=generator)[rows].to(device)  # a signal has the same noise in any slice
 
     if start is not None and check_signals(start, "start").shape != torch.Size(shape):
         raise ValueError(f"start must have the shape that is asked for, {tuple(shape)}, got {tuple(start.shape)}.")
+    if not isinstance(rows, slice) or not range(shape[0])[rows]:
+        raise ValueError(f"rows must be a slice that takes some of the {shape[0]} signals, got {rows!r}.")
     # not a generator itself, so that bad input is told at the call and not at the first step
-    return walk(denoiser, draw() if start is None else start.to(device), times, step, draw)
+    return walk(denoiser, draw() if start is None else start[rows].to(device), times, step, draw)
 
 
 ALL: tuple[Step, ...] = (ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun)

@@ -21,6 +21,8 @@ from ddpm_lib import (
     Denoiser,
     Estimate,
     FamilyOracle,
+    Mixture,
+    MixtureOracle,
     Recipe,
     Schedule,
     fit,
@@ -91,12 +93,13 @@ class Experiment:
         key = run, str(seed), recipe.fingerprint(), ddpm_lib.__version__
         return any((r["run"], r["seed"], r["recipe"], r["version"]) == key for r in self.rows())
 
-    def fill(self) -> None:
-        """Train and measure what is missing, one row after the other; a row is written when it is done.
+    def fill(self, seeds: Iterable[int] | None = None) -> None:
+        """Train and measure what is missing (of these seeds only), row after row; a row is written when it is done.
 
         Any number of processes may fill a table together: a row is made by the one that locked it first.
         """
-        missing = self.missing()
+        wanted = set(self.seeds if seeds is None else seeds)
+        missing = [one for one in self.missing() if one[1] in wanted]
         print(f"{self.name}: {len(self.rows())} rows are there, {len(missing)} to go", flush=True)
         for run, seed, recipe in missing:
             try:
@@ -163,7 +166,8 @@ def fresh(family: Any, schedule: Schedule, low: int, high: int, n: int) -> tuple
     x0, _ = family.sample(n, generator)
     t = torch.randint(low, high + 1, (n,), generator=generator)
     eps = torch.randn(x0.shape, generator=generator)
-    return x0, t, eps, predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t)
+    exact = MixtureOracle(family, schedule) if isinstance(family, Mixture) else FamilyOracle(family, schedule)
+    return x0, t, eps, predicted_noise(exact, q_sample(x0, t, eps, schedule), t)
 
 
 def ratio(recipe: Recipe, denoiser: Denoiser, low: int, high: int, n: int) -> Estimate:
@@ -181,7 +185,7 @@ def losses(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
     return found
 
 
-def samples(recipe: Recipe, denoiser: Denoiser, n: int = 2048, **sampler: Any) -> dict[str, float]:
+def samples(recipe: Recipe, denoiser: Denoiser, n: int = 1024, **sampler: Any) -> dict[str, float]:
     """Validity of n samples and the laws of their parameters over the critical value."""
     generator = stream(SAMPLES, recipe.seed, 0)
     *_, x = sample(denoiser, (n, 1, recipe.family.length), generator=generator, **sampler)

@@ -162,6 +162,7 @@ DENOISERS = [
     FiniteOracle(FAMILY.sample(5, torch.Generator().manual_seed(0))[0], HO),
     FamilyOracle(FAMILY, HO, cells=64, keep=8),
     FamilyOracle(SCALED, HO, cells=64, keep=8),
+    MixtureOracle(Mixture([FAMILY, SCALED]), HO, cells=64, keep=8),
 ]
 denoisers = mostly(st.sampled_from(DENOISERS), st.sampled_from([None, "x", nn.Identity(), lambda x, t: x]))
 pairs = mostly(
@@ -348,8 +349,9 @@ def sampling(name, d):
         )
     )
     step, start = d(st.sampled_from(STEPS)), d(st.one_of(st.none(), signals))
-    out = judge(lambda: list(sample(denoiser, shape, steps, step, g, start=start)))
-    assert out is None or all(x.shape == torch.Size(shape) for x in out)
+    rows = d(mostly(st.just(slice(None)), st.sampled_from([*ODD, slice(1), slice(9, 99), slice(None, None, 2)])))
+    out = judge(lambda: list(sample(denoiser, shape, steps, step, g, start=start, rows=rows)))
+    assert out is None or all(x.shape == (len(range(shape[0])[rows]), *shape[1:]) for x in out)
 
 
 @case("Schedule")
@@ -363,6 +365,7 @@ def schedule_class(name, d):
     make = d(st.sampled_from([Schedule, Schedule.from_betas, Schedule.from_alpha_bar]))
     schedule = judge(lambda: make(table)) or HO
     t, s, log_snr = d(times), d(st.one_of(st.none(), times)), d(st.one_of(number(0.0, -3.0), tensor(3)))
+    by = d(number(2.5, -1.0))
     judge(lambda: schedule.alpha_bar(t))
     if not reaches_zero(t):
         judge(lambda: (schedule.snr(t), schedule.log_snr(t)))
@@ -370,6 +373,7 @@ def schedule_class(name, d):
     if isinstance(t, torch.Tensor):
         judge(lambda: schedule(t))
     judge(lambda: schedule.at_log_snr(log_snr))
+    judge(lambda: schedule.shifted(by))
 
 
 def reaches_zero(t):
@@ -535,6 +539,14 @@ def scores(name, d):
 def recipes(name, d):
     numbers = dict(steps=5, batch=4, lr=1e-3, kernel_lr=0.02, warmup=1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
     changes = {k: d(number(v)) for k, v in numbers.items()}
+    heavy = [
+        lambda schedule, t: -schedule.snr(t),
+        lambda schedule, t: 1 / (t - 1),
+        lambda schedule, t: "heavy",
+        None,
+        7,
+    ]
+    changes["weight"] = d(mostly(st.sampled_from([simple, vlb, min_snr]), st.sampled_from(heavy)))
     recipe = judge(lambda: small(family=FAMILY, **changes))
     if recipe is not None:
         judge(lambda: [recipe.learning_rate(k) for k in (0, recipe.steps - 1)])
@@ -655,6 +667,32 @@ def noise_in_the_data(name, d):
         made = judge(lambda kind=kind: [kind(denoiser, sigma)])
         if made:
             judge(lambda made=made: made[0](x, t))
+
+
+@case("Mixture", "MixtureOracle")
+def several_families(name, d):
+    odd = st.sampled_from([[], [FAMILY], [FAMILY, Ricker()], FAMILY, None, "x", [FAMILY, None], {FAMILY: SCALED}])
+    families, x, t, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(signals), d(times), d(number(3, 1))
+    made = judge(lambda: [Mixture(families)])
+    if made:
+        judge(lambda: made[0].sample(n))
+    cells = d(number(64))
+    exact = judge(lambda: [MixtureOracle(made[0] if made else families, HO, cells=cells, keep=8)])
+    if exact:
+        judge(lambda: (exact[0](x, t), exact[0].weights(x, t), exact[0].covariance(x, t)))
+        judge(lambda: exact[0].oracles[0].with_evidence(x, t))
+
+
+@case("denoise", "noise_time", "posterior_draws")
+def denoising(name, d):
+    schedule, y, sigma, n, steps = d(schedules), d(signals), d(number(0.1, 0.01, 5.0)), d(number(2, 1)), d(number(3, 1))
+    denoiser, step, g = d(denoisers), d(st.sampled_from(STEPS)), d(generator)
+    t = judge(lambda: noise_time(schedule, sigma))
+    assert t is None or 1 <= t <= schedule.T
+    out = judge(lambda: denoise(denoiser, y, sigma))
+    assert out is None or out.x0.shape == y.shape
+    out = judge(lambda: posterior_draws(denoiser, y, sigma, n, steps, step, g))
+    assert out is None or out.shape == (len(y), n, *y.shape[1:])
 
 
 @case("posterior_given", "Measurement", share=0.3)
