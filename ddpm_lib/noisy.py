@@ -107,10 +107,10 @@ class NoisyOracle:
 class Cleaned:
     """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
 
-    The inverse of `NoisyOracle`: both noises are Gaussian, so the law of x_t, and its score, do not tell which of them is
-    the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise √(τ²-σ²), Tweedie's formula
-    taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a denoiser of these
-    data has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one leads to the mean.
+    The inverse of `NoisyOracle`: both noises are Gaussian, so the law of x_t, and its score, do not tell which of them
+    is the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise √(τ²-σ²), Tweedie's
+    formula taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a denoiser of these data
+    has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one leads to the mean.
 
     Args:
         denoiser: trained on signals y = x_0 + σ·n.
