@@ -198,6 +198,7 @@ _TRAINING_CODE = (
     "networks",
     "optim",
     "oracle",
+    "processes",
     "recipes",
     "schedules",
     "signals",
