@@ -16,8 +16,8 @@ from helpers import SHORT, small
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
 
-from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import models, runner
+from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, cosine, linear, q_sample, simple
+from experiments import models, runner, schedules
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
@@ -163,3 +163,30 @@ def test_the_simpler_models_take_signals_and_give_noise(name):
     xt, t = torch.randn(3, 1, 128, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 500, 1000])
     assert denoiser(xt, t).eps.shape == xt.shape and denoiser(xt, t).eps.isfinite().all()
     assert simple(recipe.schedule, t).shape == (3,)
+
+
+def test_the_exact_denoiser_in_the_place_of_a_network():
+    """It is told log-SNR, not t, and answers as the oracle of whatever schedule it is sampled on."""
+    wide = cosine()  # from log-SNR 10 to -20
+    ours, exact = Denoiser(schedules.Exact(SHORT, 0), wide, X0()), FamilyOracle(SHORT, wide)
+    x0, _ = SHORT.sample(6, torch.Generator().manual_seed(0))
+    for t in (1, 500, 1000):
+        xt = q_sample(x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(t)), wide)
+        torch.testing.assert_close(ours(xt, t).x0.detach(), exact(xt, t).x0, rtol=0, atol=2e-5)
+
+
+def test_losses_of_all_schedules_are_compared_at_the_same_noise_levels():
+    log_snr = schedules.RULER.log_snr(torch.arange(1, schedules.RULER.T + 1))
+    torch.testing.assert_close(log_snr.diff(), log_snr.diff().mean().expand(99), rtol=1e-9, atol=0)
+    assert log_snr[0] >= schedules.BANDS[0][0] and log_snr[-1] <= schedules.BANDS[-1][1]
+    x0, t, eps, exact = schedules.own(SHORT, linear(50), 150)
+    assert torch.bincount(t)[1:].tolist() == [3] * 50
+    assert runner.loss_over_floor(FamilyOracle(SHORT, linear(50)), exact, x0, t, eps).value == pytest.approx(
+        1, abs=1e-6
+    )
+
+
+def test_the_report_s_schedule_ends_where_the_report_s_does():
+    assert float(schedules.unscaled(300).alpha_bar(300)) == pytest.approx(0.0480584, abs=1e-7)
+    # what Ho's schedule is for signals of power 1, this one is for ours: as much signal as noise at t = 260
+    assert float(schedules.GRIDS["shifted"].snr(260)) * schedules.POWER == pytest.approx(1, abs=0.03)

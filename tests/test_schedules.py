@@ -138,7 +138,7 @@ def test_sigmoid_follows_its_formula():
 @shipped
 def test_a_shift_is_a_scaling_of_the_data(make):
     """Data exp(by/2) times as large on the schedule are the data on the shifted one, but for the size of x_t."""
-    schedule, by, t = make(20), 2.0, torch.arange(1, 21)
+    schedule, by, t = make(20), 1.0, torch.arange(1, 21)
     moved = schedule.shifted(by)
     torch.testing.assert_close(moved.log_snr(t), schedule.log_snr(t) + by, rtol=1e-9, atol=1e-7)
     (a, s), (a_moved, s_moved) = schedule(t, torch.float64), moved(t, torch.float64)
