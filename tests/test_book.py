@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
 import reference
 
 import ddpm_lib
+from ddpm_lib import explorers
 from ddpm_lib.sampler_widget import Sampler
 from ddpm_lib.widgets import PathPlayer
 
@@ -215,7 +216,7 @@ def test_names_of_figures_are_used_once_in_the_book():
 @each_file
 def test_interactive_figures_are_stored_with_their_state_and_today_s_front_end(file):
     states = read(file)["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
-    front_ends = {str(widget._esm) for widget in (PathPlayer, Sampler)}
+    front_ends = {str(widget._esm) for widget in (PathPlayer, Sampler, *explorers.ALL)}
     for cell, view in outputs(file, VIEW):
         assert view["model_id"] in states, f"no stored state: {source(cell)}"
         state = states[view["model_id"]]["state"]
