@@ -207,11 +207,11 @@ class FamilyOracle(nn.Module):
     def with_evidence(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> tuple[Tensor, Tensor]:
         """E[x_0 | x_t] (B, 1, L), and log p(x_t) (B,): how well the family explains x_t, in nats."""
         noised(xt, t, self.schedule)
-        x0, evidence = torch.empty_like(xt), self.atoms.new_empty(len(xt))
+        x0, evidence = torch.empty_like(xt), xt.new_empty(len(xt))
         for rows, nodes in self._by_time(xt, t, tails):
             weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
             x0[rows] = (weight[:, None] @ nodes.shapes).to(xt.dtype)
-            evidence[rows] = nodes.evidence
+            evidence[rows] = nodes.evidence.to(xt.dtype)
         return _told(x0), _told(evidence)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,6 @@ __all__ = [
 
 Denoise = Callable[..., Prediction]
 Step = Callable[[Denoise, Tensor, float, float, Tensor], Tensor]
-Variance = Callable[[Schedule, float, float], Tensor]
 
 TILT = 0.3
 """Of the grid that `sample` lays out by itself: chapter 18 compares it with others."""
@@ -62,22 +62,21 @@ def beta(schedule: Schedule, t: float, s: float) -> Tensor:
     return schedule.beta(t, s)
 
 
-def ancestral(
-    denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, variance: Variance = beta_tilde
-) -> Tensor:
+def ancestral(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, variance: Any = beta_tilde) -> Tensor:
     """x_s = μ̃(x_t, x̂_0) + σ·z: Ho et al. 2020, algorithm 2, for any s < t. The step to s = 0 returns the mean x̂_0.
 
     Args:
         denoiser: a `Denoiser` or an oracle, with a ``schedule``.
         xt, noise: (B, C, L), noise ~ N(0, I) fresh for this step.
         t, s: 0 ≤ s < t ≤ T.
-        variance: σ² as a function of (schedule, t, s).
+        variance: σ² as a function of (schedule, t, s), or a `LearnedVariance`.
     """
     schedule = _step(denoiser, xt, t, s, noise)
     mean = q_posterior(denoiser(xt, t).x0, xt, t, schedule, s).mean
     if s == 0:
         return mean
-    return mean + variance(schedule, t, s).sqrt().to(xt.dtype) * noise
+    sigma2 = (variance.given(xt) if hasattr(variance, "given") else variance)(schedule, t, s)
+    return mean + sigma2.sqrt().to(xt.dtype) * noise
 
 
 def ddim(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, eta: float = 0.0) -> Tensor:

@@ -294,6 +294,49 @@ def bound(name, d):
     judge(lambda: best_variance(denoiser, x, g))
 
 
+HEAD = UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4)
+
+
+@case("LearnedVariance", "AnalyticVariance", "interpolated", "bound_at", "hybrid", share=0.5)
+def variances(name, d):
+    denoiser, x, t, s = d(denoisers), d(signals), d(times), d(number(1, 3))
+    eps, scale, sigma = d(partner(x)), d(number(1e-3, 1.0)), d(st.one_of(st.none(), number(0.1)))
+    judge(lambda: interpolated(HO, t, s, x))
+    network = d(mostly(st.just(HEAD), st.sampled_from([None, "x", nn.Identity(), UNet1D(2, 2, width=4, dim=4)])))
+    made = [judge(lambda: LearnedVariance(network, denoiser)), judge(lambda: AnalyticVariance(denoiser)), beta]
+    for variance in made:
+        if variance is not None:
+            for out in (
+                judge(lambda v=variance: bound_at(denoiser, x, t, eps, v, sigma)),
+                judge(lambda v=variance: hybrid(denoiser, x, t, eps, v, scale, sigma)),
+            ):
+                assert out is None or out.shape == (len(x),)
+    if made[0] is not None:
+        judge(lambda: made[0].v(x, t))
+        judge(lambda: made[0].given(x)(HO, t, s))
+
+
+@case("LossHistory")
+def history(name, d):
+    kept = judge(lambda: LossHistory(d(number(T, 3)), d(number(1, 10))))
+    if kept is not None:
+        values, t = d(tensor(2)), d(times)
+        judge(lambda: kept.add(t, values))
+        kept.add(torch.arange(1, len(kept.counts) + 1).repeat(10), torch.ones(10 * len(kept.counts)))
+        assert (judge(kept.density) > 0).all()
+
+
+@case("log_likelihood", "posterior_variance", "Likelihood", share=0.2)
+def flow(name, d):
+    denoiser, x, t, chunk = d(denoisers), d(signals), d(times), d(number(1, 16))
+    out = judge(lambda: posterior_variance(denoiser, x, t, chunk))
+    assert out is None or out.shape == x.shape
+    steps, first = d(number(4, 8)), d(number(1.0, 0.1))
+    if not (isinstance(steps, int) and steps > 100):  # right, and slow
+        found = judge(lambda: log_likelihood(denoiser, x, steps, first))
+        assert found is None or judge(found.bits_per_dim).shape == (len(x),)
+
+
 @case("gaussian_kl")
 def kl(name, d):
     square, one, two = (d(st.one_of(number(0.5, 2.0), tensor(3), tensor(2).map(abs_or_self))) for _ in range(3))
@@ -667,6 +710,9 @@ def noise_in_the_data(name, d):
         made = judge(lambda kind=kind: [kind(denoiser, sigma)])
         if made:
             judge(lambda made=made: made[0](x, t))
+            if kind is NoisyOracle:
+                judge(lambda made=made: made[0].log_density(x, t))
+                judge(lambda made=made: made[0].covariance(x, t) if hasattr(made[0], "covariance") else None)
 
 
 @case("Mixture", "MixtureOracle")

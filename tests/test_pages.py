@@ -11,7 +11,8 @@ import axe_playwright_python
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(f"chapters/{file.stem}.html" for file in (ROOT / "chapters").glob("*.ipynb"))
+FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
+PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
