@@ -1,5 +1,6 @@
 """The structure of the book: what a reader, a plain Jupyter and the next recording can rely on."""
 
+import ast
 import base64
 import json
 import re
@@ -256,3 +257,14 @@ def test_lock_names_no_host_and_pins_torch_once():
     lock = (ROOT / "constraints.txt").read_text()
     assert "://" not in lock
     assert len(re.findall(r"^torch==[\d.]+$", lock, re.M)) == 1
+
+
+def test_the_map_of_the_book_is_what_the_chapters_say_they_need():
+    """Chapter 1 draws it; each chapter names what it needs in its opening, in the sentence that begins "It needs"."""
+    (cell,) = [c for c in code_cells(CHAPTERS[0]) if source(c).startswith("MAP = {")]
+    drawn = ast.literal_eval(source(cell).partition("MAP = ")[2].partition("\n}")[0] + "\n}")
+    needs = {}
+    for file in CHAPTERS:
+        sentence = re.search(r"It needs .*?[.:](?=\s|$)", markdown(file)[0], re.S)[0]
+        needs[int(file.name[:2])] = {int(n) for n in re.findall(r"\((\d\d)_\w+\.ipynb\)", sentence)}
+    assert {n: set(before) for n, (*_, before) in drawn.items()} == needs
