@@ -27,8 +27,11 @@ from .diffusion import (
 from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
 from .grids import even_log_snr, even_steps, karras
 from .guidance import Asked, Guided, LinearCovariance, ask
+from .learned import AnalyticVariance, LearnedVariance, LossHistory, bound_at, hybrid, interpolated
+from .likelihood import Likelihood, log_likelihood, posterior_variance
 from .measurements import Measurement, posterior_given
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
+from .mixture import Mixture, MixtureOracle
 from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
 from .noisy import Cleaned, Noisy, NoisyOracle
 from .optim import Muon, orthogonal
@@ -57,6 +60,7 @@ __all__ = [
     "L_0",
     "L_T",
     "X0",
+    "AnalyticVariance",
     "Asked",
     "Augmented",
     "BenchmarkMorlet",
@@ -75,11 +79,16 @@ __all__ = [
     "Gaussian",
     "Guided",
     "L_t",
+    "LearnedVariance",
+    "Likelihood",
     "LinearCovariance",
     "LinearSkip",
     "LitDDPM",
+    "LossHistory",
     "Measurement",
     "Memory",
+    "Mixture",
+    "MixtureOracle",
     "Morlet",
     "Muon",
     "Negate",
@@ -106,6 +115,7 @@ __all__ = [
     "best_variance",
     "beta",
     "beta_tilde",
+    "bound_at",
     "by_linear_error",
     "cache_dir",
     "check_signals",
@@ -125,11 +135,14 @@ __all__ = [
     "fit_gaussian",
     "gaussian_kl",
     "heun",
+    "hybrid",
+    "interpolated",
     "karras",
     "ks_uniform",
     "linear",
     "linear_skip",
     "load",
+    "log_likelihood",
     "log_linear",
     "longer",
     "loss",
@@ -142,6 +155,7 @@ __all__ = [
     "orthogonal",
     "posterior_draws",
     "posterior_given",
+    "posterior_variance",
     "predicted_noise",
     "pretrained",
     "q_posterior",

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .augmentation import Augmented
-from .checks import noised, number, schedule_of
+from .checks import check_signals, noised, number, schedule_of, times
 from .diffusion import Prediction
+from .mixture import Mixture
 from .schedules import Schedule
 from .signals import Family, Finite
 
@@ -46,7 +47,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy | Augmented
+Source = Family | Finite | Noisy | Augmented | Mixture
 """What signals are drawn from."""
 
 
@@ -64,17 +65,43 @@ class NoisyOracle:
     def __init__(self, oracle: Callable[..., Prediction], sigma: float):
         self.oracle, self.sigma = oracle, _checked(sigma)
         self.schedule: Schedule = schedule_of(oracle)
+        if hasattr(oracle, "covariance"):  # a network has none, and then this has none either
+            self.covariance = self._covariance
+
+    def _alone(self, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t at the size that the forward process gives a clean signal, the time of that; v (B, 1, 1)."""
+        ab = self.schedule.alpha_bar(t)
+        v = ab * self.sigma**2 + 1 - ab
+        time = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
+        v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
+        return size * xt, time, v
 
     def __call__(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,), 0 < t ≤ T → Prediction of the noisy signal."""
         t, a, s = noised(xt, t, self.schedule)
-        ab = self.schedule.alpha_bar(t)
-        v = ab * self.sigma**2 + 1 - ab
-        alone = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
-        v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
-        x0 = self.oracle(size * xt, alone).x0
+        alone, time, v = self._alone(xt, t)
+        x0 = self.oracle(alone, time).x0
         eps = (xt - a * x0) * s / v
         return Prediction((xt - s * eps) / a, eps)
+
+    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[y | x_t], (B, C·L, C·L): ((1-ᾱ)/v)²·Cov[x_0|x_t] + σ²(1-ᾱ)/v·I."""
+        t, _, s = noised(xt, t, self.schedule)
+        alone, time, v = self._alone(xt, t)
+        clean = self.oracle.covariance(alone, time)  # type: ignore[attr-defined]
+        return (s**2 / v) ** 2 * clean + self.sigma**2 * s**2 / v * torch.eye(clean.shape[-1]).to(clean)
+
+    def log_density(self, xt: Tensor, t: Tensor | float = 0) -> Tensor:
+        """log p(x_t) in nats, (B,); at t = 0 that of the noisy signals themselves. Needs the oracle of a family."""
+        t = times(t, check_signals(xt, "xt"))
+        if not hasattr(self.oracle, "with_evidence"):
+            raise TypeError("Only the exact denoiser of a family knows the density, not a network or another oracle.")
+        if self.sigma == 0 and not (t > 0).all():
+            raise ValueError("Clean signals have no density: give a noise sigma > 0, or times above 0.")
+        alone, time, v = self._alone(xt, t)
+        evidence = self.oracle.with_evidence(alone, time, tails=3)[1]
+        size = -0.5 * (self.schedule.alpha_bar(t) + v.flatten()).log()
+        return evidence + (xt[0].numel() * size).to(evidence)
 
 
 class Cleaned:

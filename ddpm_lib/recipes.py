@@ -17,6 +17,7 @@ from .augmentation import Augmented
 from .checks import check_tensor, count, number
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation, Weight, draw_times, simple
+from .mixture import Mixture
 from .networks import LinearSkip, UNet1D
 from .noisy import Source
 from .optim import Muon
@@ -41,8 +42,8 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
     channels = x0.shape[1]
     if conditional:
-        if isinstance(family, Finite | Augmented):
-            what = "a finite set" if isinstance(family, Finite) else "changed signals"
+        if isinstance(family, Finite | Augmented | Mixture):
+            what = {Finite: "a finite set", Mixture: "several families"}.get(type(family), "changed signals")
             raise ValueError(f"Only a family with a box of parameters can be asked for their values, got {what}.")
         sizes["conditions"] = list(zip(family.low.tolist(), family.high.tolist(), strict=True))
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
@@ -197,6 +198,7 @@ _TRAINING_CODE = (
     "networks",
     "optim",
     "oracle",
+    "processes",
     "recipes",
     "schedules",
     "signals",

@@ -168,6 +168,8 @@ def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
         run = training.fit(recipe, folder, **others, **options.trainer)
     except SystemExit as stop:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt(f"Go on with: ddpm fit {folder} --resume") from stop
+    except ConnectionError as error:
+        raise ConnectionError(f"{error} Go on with: ddpm fit {folder} --resume") from error
     if not first:
         sys.exit()
     store.save(run, folder / MODEL, **store.card(recipe), **scale_of(recipe.family))

@@ -114,7 +114,7 @@ def dropout(family: Any, seed: int, p: float = 0.1) -> LinearSkip:
 class Own:
     """Noisy versions of the training signals, and what the two exact denoisers say of them."""
 
-    def __init__(self, recipe: Few, n: int = 2048):
+    def __init__(self, recipe: Few, n: int):
         generator = stream(TEST, recipe.seed, recipe.size)
         signals = recipe.training().signals
         # every signal as often as the others: with few signals chance would weigh them unevenly
@@ -127,13 +127,13 @@ class Own:
         return float((self.eps - eps).square().mean())
 
 
-def sides(recipe: Few, denoiser: Denoiser) -> dict[str, float]:
+def sides(recipe: Few, denoiser: Denoiser, n: int = 2048) -> dict[str, float]:
     """The loss on its own signals beside both optima, and how far it went from the family's answer to the set's.
 
     `towards` is the coefficient of ε̂ - ε_family on ε_set - ε_family, over noisy versions of the training signals: 0 for
     the denoiser of the family, 1 for that of the set.
     """
-    own = Own(recipe)
+    own = Own(recipe, n)
     said = predicted_noise(denoiser, own.xt, own.t)
     by_heart = predicted_noise(FiniteOracle(recipe.training().signals, recipe.schedule), own.xt, own.t)
     general = predicted_noise(FamilyOracle(PARENT, recipe.schedule), own.xt, own.t)

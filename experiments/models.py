@@ -113,6 +113,7 @@ EXPERIMENT = Experiment(
         "no linear denoiser, t uniform": replace(DEFAULT, network=Bare, density=uniform),
         "one number for the linear denoiser": replace(DEFAULT, network=scalar),
         "neither linear denoiser nor noise level": replace(DEFAULT, network=NeverTold, density=uniform),
+        "MLP, 7 times as long": replace(DEFAULT, network=mlp, steps=7 * DEFAULT.steps),  # about as many seconds
         "the U-Net, 60 steps": replace(DEFAULT, steps=60),  # the chapter trains it again
     },
     seeds=range(3),

@@ -21,6 +21,8 @@ from ddpm_lib import (
     Denoiser,
     Estimate,
     FamilyOracle,
+    Mixture,
+    MixtureOracle,
     Recipe,
     Schedule,
     fit,
@@ -164,7 +166,8 @@ def fresh(family: Any, schedule: Schedule, low: int, high: int, n: int) -> tuple
     x0, _ = family.sample(n, generator)
     t = torch.randint(low, high + 1, (n,), generator=generator)
     eps = torch.randn(x0.shape, generator=generator)
-    return x0, t, eps, predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t)
+    exact = MixtureOracle(family, schedule) if isinstance(family, Mixture) else FamilyOracle(family, schedule)
+    return x0, t, eps, predicted_noise(exact, q_sample(x0, t, eps, schedule), t)
 
 
 def ratio(recipe: Recipe, denoiser: Denoiser, low: int, high: int, n: int) -> Estimate:

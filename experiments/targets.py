@@ -75,10 +75,14 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     ``nats`` is how far the bound of this denoiser lies above that of the exact one, a signal: Σ_t w_t·E‖ε* - ε̂‖².
     """
     found = both(recipe, denoiser)
-    for t in TIMES:
-        found[f"off_{t}"] = float(_distance(denoiser, *fresh(recipe.family, recipe.schedule, t, t, 256)).mean())
+    found |= {f"off_{t}": off(recipe, denoiser, t) for t in TIMES}
     total, *drawn = by_weight(recipe.family, recipe.schedule, 2048)
     return found | {"nats": total * recipe.family.length * float(_distance(denoiser, *drawn).mean())}
+
+
+def off(recipe: Recipe, denoiser: Denoiser, t: int) -> float:
+    """E‖ε* - ε̂‖² at one t."""
+    return float(_distance(denoiser, *fresh(recipe.family, recipe.schedule, t, t, 256)).mean())
 
 
 @cache

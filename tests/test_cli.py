@@ -391,6 +391,21 @@ def test_samples_of_the_model_that_ships(here, refused, capsys):
     assert Signals("new/some.npz").signals.shape == (17, 1, 32)  # and can be trained on
 
 
+def test_parts_that_processes_draw_are_together_the_whole(here, refused):
+    draw = ["sample", "run", "--n=7", "--steps=3", "--seed=2"]
+    for part in ("1/1", "1/3", "2/3", "3/3"):
+        assert main([*draw, f"--part={part}"]) == 0
+    whole, *parts = (
+        np.load(f"run/{name}.npz")["signals"]
+        for name in ("samples", "samples-1-of-3", "samples-2-of-3", "samples-3-of-3")
+    )
+    assert [len(part) for part in parts] == [2, 2, 3] and len(np.unique(whole, axis=0)) == 7
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-5)
+    for odd in ("0/3", "4/3", "1/8", "2", "1/0", "../1/2"):
+        assert "K/N, such as 2/4" in refused(*draw, f"--part={odd}", "--out=odd.npz")
+    assert not Path("odd.npz").exists()
+
+
 def test_the_model_that_ships_is_close_to_its_floor(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--n=40", "--draws=256", "--json"]) == 0

@@ -35,15 +35,15 @@ def test_forward(figure):
     seen, stage, verdict = figure("03_forward_process")
     time = stage.locator("input[type=range]").first
     for T, make in ((1000, cosine), (50, cosine), (300, sigmoid)):
-        stage.get_by_label("schedule").select_option(make.__name__)
-        stage.get_by_label("steps T").select_option(str(T))
+        stage.get_by_role("combobox", name="schedule").select_option(make.__name__)
+        stage.get_by_role("combobox", name="steps T").select_option(str(T))
         for t in (1, T // 3, T - 1):
             drag(time, t)
             a, s = (float(v) for v in make(T)(torch.tensor([t])))
             said_a, said_s, *_ = numbers(re.sub(r"x_\w", "", verdict.text_content()))
             assert abs(said_a - a) < 6e-4 and abs(said_s - s) < 6e-4, verdict.text_content()
-    stage.get_by_label("schedule").select_option("linear, β not rescaled")
-    stage.get_by_label("steps T").select_option("300")
+    stage.get_by_role("combobox", name="schedule").select_option("linear, β not rescaled")
+    stage.get_by_role("combobox", name="steps T").select_option("300")
     drag(time, 300)
     assert "21.9 % of the amplitude" in verdict.text_content()  # ᾱ_T = 0.0480584
     old = stage.locator("polyline").first.get_attribute("points")
@@ -57,7 +57,7 @@ def test_posterior(figure):
     seen, stage, verdict = figure("04_reverse_process")
     time, clean, noisy = stage.locator("input[type=range]").all()
     for T in (10, 1000):
-        stage.get_by_label("steps T").select_option(str(T))
+        stage.get_by_role("combobox", name="steps T").select_option(str(T))
         for t, x0, xt in ((2, 1.5, -0.5), (T // 2, -1.0, 2.0), (T, 0.5, 0.5)):
             for slider, value in ((time, t), (clean, x0), (noisy, xt)):
                 drag(slider, value)
@@ -73,10 +73,10 @@ def test_posterior(figure):
 def test_bound(figure):
     """Its sums are those of `gaussian_kl`, from the errors that its page carries."""
     seen, stage, verdict = figure("05_the_bound")
-    choose, mix = stage.get_by_label("variance"), stage.locator("input[type=range]")
+    choose, mix = stage.get_by_role("combobox", name="variance"), stage.locator("input[type=range]")
     totals = {}
     for who in ("exact", "linear"):
-        stage.get_by_label("denoiser").select_option(label=who)
+        stage.get_by_role("combobox", name="denoiser").select_option(label=who)
         for v in (0.0, 0.5, 1.0):
             drag(mix, v)
             totals[who, v] = numbers(verdict.text_content())[-2:]

@@ -28,12 +28,12 @@ def test_the_exact_denoisers_stand_where_they_should():
     """Of the way from the family's answer to the set's the one goes nothing, the other all; the loss follows."""
     recipe = few()
     general, by_heart = FamilyOracle(data.PARENT, recipe.schedule), FiniteOracle(few().family.signals, recipe.schedule)
-    found = [data.sides(recipe, denoiser) for denoiser in (general, by_heart)]
+    found = [data.sides(recipe, denoiser, 64) for denoiser in (general, by_heart)]
     assert found[0]["towards"] == pytest.approx(0, abs=1e-6) and found[1]["towards"] == pytest.approx(1, abs=1e-6)
     assert found[0]["own"] == pytest.approx(found[0]["own: family"], rel=1e-6)
     assert found[1]["own"] == pytest.approx(found[1]["own: by heart"], rel=1e-6)
     assert 0.5 * found[0]["own"] > found[1]["own"] > 0  # of 20 signals
-    untrained = data.sides(recipe, few().build())
+    untrained = data.sides(recipe, few().build(), 64)
     assert untrained["own"] > found[0]["own"]
 
 
