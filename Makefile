@@ -15,7 +15,7 @@ TORCH_LOCKED := 2.13.0
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser faults fuzz scores benchmark experiments claims model record lab lint format lock clean distclean
+.PHONY: help env book test equations test-fast test-browser faults fuzz scores benchmark experiments claims model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ test-fast: $(STAMP)  ## the tests of the library alone
 	$(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow"
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
-	$(BIN)/python -m pytest tests/test_browser.py -s
+	$(BIN)/python -m pytest tests -m browser -s
 
 faults: $(STAMP)  ## kill a training run 60 times and resume it to the bit; goes on where it was stopped; the last line counts
 	$(BIN)/python tools/faults.py
@@ -57,7 +57,7 @@ scores: $(STAMP)  ## measure the model that ships: one JSON line
 	$(BIN)/python tools/scores.py
 
 benchmark: $(STAMP)  ## train and sample this library and its peers side by side: a table and a figure
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python -m pip install --quiet --no-deps denoising-diffusion-pytorch
 	$(BIN)/python benchmarks/compare.py
 
@@ -92,6 +92,12 @@ lock:  ## compile constraints.txt anew from pyproject.toml (after make env)
 	{ echo "# Compiled by 'make lock' from pyproject.toml; torch's CUDA packages are left to torch itself."; \
 	  sed -E -e '/^(nvidia-|cuda-|triton)/d' constraints.new; } > constraints.txt
 	rm constraints.new
+
+audit: $(STAMP)  ## ask PyPI for known holes in what an installation without extras brings
+	mkdir -p _build
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --constraint constraints.txt pyproject.toml \
+	  --output-file _build/runtime.txt
+	$(BIN)/uv tool run pip-audit --strict --requirement _build/runtime.txt --no-deps --disable-pip
 
 clean:  ## remove _build: the pages, the kept runs of the chapters, the trained models
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .augmentation import Augmented, Negate, Reverse, Scale, Shift
 from .checks import check_signals
 from .data import batches, stream
+from .denoising import denoise, noise_time, posterior_draws
 from .diffusion import (
     X0,
     Denoiser,
@@ -25,8 +27,11 @@ from .diffusion import (
 from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
 from .grids import even_log_snr, even_steps, karras
 from .guidance import Asked, Guided, LinearCovariance, ask
+from .learned import AnalyticVariance, LearnedVariance, LossHistory, bound_at, hybrid, interpolated
+from .likelihood import Likelihood, log_likelihood, posterior_variance
 from .measurements import Measurement, posterior_given
 from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_loss, predicted_noise, share
+from .mixture import Mixture, MixtureOracle
 from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
 from .noisy import Cleaned, Noisy, NoisyOracle
 from .optim import Muon, orthogonal
@@ -56,7 +61,9 @@ __all__ = [
     "L_0",
     "L_T",
     "X0",
+    "AnalyticVariance",
     "Asked",
+    "Augmented",
     "BenchmarkMorlet",
     "Block",
     "Cleaned",
@@ -73,13 +80,19 @@ __all__ = [
     "Gaussian",
     "Guided",
     "L_t",
+    "LearnedVariance",
+    "Likelihood",
     "LinearCovariance",
     "LinearSkip",
     "LitDDPM",
+    "LossHistory",
     "Measurement",
     "Memory",
+    "Mixture",
+    "MixtureOracle",
     "Morlet",
     "Muon",
+    "Negate",
     "NoiseLevel",
     "Noisy",
     "NoisyOracle",
@@ -87,9 +100,12 @@ __all__ = [
     "Parametrisation",
     "Prediction",
     "Recipe",
+    "Reverse",
+    "Scale",
     "Schedule",
     "Score",
     "Scoreboard",
+    "Shift",
     "Terms",
     "UNet1D",
     "V",
@@ -100,11 +116,13 @@ __all__ = [
     "best_variance",
     "beta",
     "beta_tilde",
+    "bound_at",
     "by_linear_error",
     "cache_dir",
     "check_signals",
     "cosine",
     "ddim",
+    "denoise",
     "device",
     "dpmpp_2m",
     "dpmpp_2m_sde",
@@ -119,11 +137,14 @@ __all__ = [
     "fit_gaussian",
     "gaussian_kl",
     "heun",
+    "hybrid",
+    "interpolated",
     "karras",
     "ks_uniform",
     "linear",
     "linear_skip",
     "load",
+    "log_likelihood",
     "log_linear",
     "longer",
     "loss",
@@ -132,8 +153,11 @@ __all__ = [
     "memorised",
     "min_snr",
     "morlet",
+    "noise_time",
     "orthogonal",
+    "posterior_draws",
     "posterior_given",
+    "posterior_variance",
     "predicted_noise",
     "pretrained",
     "q_posterior",

@@ -33,6 +33,7 @@ from . import __version__, evaluation, runs
 from .data_files import Signals, export_arrays, picture, places, scale_of, signal_shape
 from .files import written
 from .metrics import loss_over_floor, mean_loss
+from .processes import part_of
 from .quadrature import FamilyOracle
 from .samplers import dpmpp_2m_sde
 from .samplers import sample as walk_down
@@ -97,12 +98,15 @@ def sample(arguments: Sequence[str]) -> None:
       ddpm sample                                             wavelets, from the model that ships
       ddpm sample runs/first --n 1000 --seed 7 --out more.npz
       ddpm sample runs/first --steps 50 --sampler ddpm_lib.heun
+      ddpm sample runs/first --n 100000 --part 2/8            the second of eight parts, for eight processes
 
     In Python: numpy.load("samples.npz")["signals"] has shape (n, channels, length); seed, steps, sampler and
     fingerprint (of the recipe) say how to draw the same again.
     """
     options = _options(sample, arguments, samples=16)
-    out, beside = places(options.out or Path(options.model or "", "samples.npz"), ".png", options.overwrite)
+    part_of(options.n, options.part)  # a wrong one is told before anything is written
+    name = "samples.npz" if options.part == "1/1" else f"samples-{options.part.replace('/', '-of-')}.npz"
+    out, beside = places(options.out or Path(options.model or "", name), ".png", options.overwrite)
     run = runs.run_of(options.model)
     with written(out) as file:  # opened first: a full or read-only disk is told before the work
         x = _draw(run, options)
@@ -175,13 +179,18 @@ def _options(command: Callable[..., None], arguments: Sequence[str], samples: in
         add("--sampler", type=Callable, default=dpmpp_2m_sde, help="by its path, such as ddpm_lib.heun")
         add("--seed", type=int, default=0, help="the same seed, the same samples")
         add("--device", default="cpu", help="where to compute: cpu, cuda, mps")
+    if command is sample:
+        add("--part", default="1/1", help="K/N draws the K-th of N parts of the n; joined in order, they are the whole")
     if command is evaluate:
         add("--draws", type=int, default=2048, help="fresh signals that the loss is measured on")
         add("--json", action="store_true", help="print one JSON line instead of a table")
     else:
         add("--out", help="another place for the .npz, with what belongs to it beside it")
         add("--overwrite", action="store_true", help="write over files that are there")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if samples and options.n < 1:
+        raise ValueError(f"The number of samples must be at least 1, got {options.n}.")
+    return options
 
 
 def _how(options: Namespace) -> dict[str, Any]:
@@ -192,11 +201,10 @@ def _how(options: Namespace) -> dict[str, Any]:
 
 def _draw(run: runs.Run, options: Namespace) -> Tensor:
     """Samples (n, C, L), at the scale that the model was trained at."""
-    if options.n < 1:
-        raise ValueError(f"The number of samples must be at least 1, got {options.n}.")
     generator = torch.Generator().manual_seed(options.seed)
     denoiser, shape = run.denoiser.to(options.device), (options.n, *signal_shape(run.recipe.family))
-    *_, x = walk_down(denoiser, shape, options.steps, options.sampler, generator, options.device)
+    rows = part_of(options.n, options.get("part", "1/1"))
+    *_, x = walk_down(denoiser, shape, options.steps, options.sampler, generator, options.device, rows=rows)
     run.denoiser.cpu()
     if not torch.isfinite(x).all():
         raise ValueError(f"{run.name} draws NaN or infinity: take another sampler or more steps, or train it longer.")

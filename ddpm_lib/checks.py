@@ -145,6 +145,17 @@ def limits(what: str, interval: Any) -> None:
         raise ValueError(f"{what} needs finite limits low < high, got ({interval[0]}, {interval[1]}).")
 
 
+def moved(extent: Tensor, names: Sequence[str]) -> Tensor:
+    """Return how far each parameter of a family moves its signals, or say which one does not."""
+    for name, distance in zip(names, extent.tolist(), strict=True):
+        if not 0 < distance < math.inf:
+            raise ValueError(
+                f"No signal changes when {name} changes a little, so it cannot be told from a signal: let the formula "
+                "depend on it smoothly. An edge is averaged over the cell of each sample, as families.Edges does."
+            )
+    return extent
+
+
 def brief(x: Any) -> str:
     return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) and x.ndim else f"{x!r:.60}"
 

@@ -27,7 +27,7 @@ def stream(seed: int, step: int, purpose: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
-class _Batches(Dataset):
+class _Batches(Dataset[tuple[Tensor, ...]]):
     """Item number `step` is the batch of that step: this rank's slice of it."""
 
     def __init__(self, draw: Callable[[int], tuple[Tensor, ...]], rank: int, ranks: int):
@@ -58,7 +58,7 @@ def batches(
     rank: int = 0,
     ranks: int = 1,
     workers: int = 0,
-) -> DataLoader:
+) -> DataLoader[tuple[Tensor, ...]]:
     """A loader whose item number `step` is ``draw(step)``, whatever the number of workers or ranks.
 
     Args:

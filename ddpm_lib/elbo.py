@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ __all__ = ["L_0", "L_T", "L_t", "Terms", "best_variance", "elbo", "gaussian_kl",
 
 Denoise = Callable[..., Prediction]
 Variance = Callable[[Schedule, Tensor, Tensor], Tensor]
-"""σ² as a function of (schedule, t, s), like `Schedule.beta` and the samplers' `beta_tilde`."""
+"""σ² as a function of (schedule, t, s): `Schedule.beta`, the samplers' `beta_tilde`, `LearnedVariance.given(xt)`."""
 
 
 class Terms(NamedTuple):
@@ -60,8 +60,8 @@ def gaussian_kl(square: Tensor, var_1: Tensor, var_2: Tensor, dim: int) -> Tenso
     return 0.5 * (square / var_2 + count(dim, "dim") * (ratio - 1 - ratio.log()))
 
 
-def _sigma2(schedule: Schedule, t: Tensor, variance: Variance | Tensor, sigma_1: float | None = None) -> Tensor:
-    """σ_t² (B,) in float64; at t = 1 the decoder's σ_1², √β_1 where it is not given."""
+def _sigma2(schedule: Schedule, t: Tensor, variance: Any, sigma_1: float | None = None) -> Tensor:
+    """σ_t² in float64, (B,), or (B, C, L) where it depends on x_t; at t = 1 the decoder's σ_1², β_1 if not given."""
     if isinstance(variance, Tensor):
         if t.is_floating_point():
             raise TypeError(f"A table of variances is read at integer t, got {t.dtype}.")
@@ -70,8 +70,9 @@ def _sigma2(schedule: Schedule, t: Tensor, variance: Variance | Tensor, sigma_1:
         if not callable(variance):
             raise TypeError(f"A variance is a function of (schedule, t, s) or a table, got {variance!r}.")
         out = variance(schedule, t, t - 1).double()
-    first = schedule.beta(torch.ones_like(t)) if sigma_1 is None else torch.full_like(out, number(sigma_1, "σ_1") ** 2)
-    out = torch.where(t == 1, first, out)
+    first = schedule.beta(torch.ones_like(t)) if sigma_1 is None else number(sigma_1, "σ_1") ** 2 + 0 * t.double()
+    if out.ndim < 3:  # one that depends on x_t is never asked at t = 1
+        out = torch.where(t == 1, first, out)
     if not (torch.isfinite(out) & (out > 0)).all():
         raise ValueError("σ² must be positive and finite at every t: σ = 0 puts an infinite weight on the error.")
     return out
@@ -96,9 +97,14 @@ def vlb(
     ['0.50005', '0.07372', '0.01008', '0.00550', '0.01020']
     """
     t = reals(t, "t")
-    noise = -torch.expm1(schedule.log_alpha_bar(t))
-    sigma2 = _sigma2(schedule, t, variance, sigma_1)
-    return schedule.alpha_bar(t - 1) * schedule.beta(t) ** 2 / (2 * sigma2 * noise**2)
+    return _step(schedule, t)[0] / (2 * _sigma2(schedule, t, variance, sigma_1))
+
+
+def _step(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """‖μ̃ - μ_θ‖²/‖x_0 - x̂_0‖² and β̃ of the step from t to t-1, each (B,)."""
+    noise_t, noise_s = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (t, t - 1))
+    beta = schedule.beta(t)
+    return schedule.alpha_bar(t - 1) * (beta / noise_t) ** 2, noise_s / noise_t * beta
 
 
 def min_snr(schedule: Schedule, t: Tensor, gamma: float = 5.0) -> Tensor:
@@ -122,15 +128,12 @@ def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
     return gaussian_kl(square, -torch.expm1(log_ab), torch.ones((), dtype=torch.float64), x0[0].numel())
 
 
-def _square_error(denoiser: Denoise, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """‖x_0 - x̂_0(x_t, t)‖² (B,)."""
-    schedule: Schedule = schedule_of(denoiser)
-    return (x0 - denoiser(q_sample(x0, t, eps, schedule), t).x0).double().square().sum((1, 2))
+def _square_error(denoiser: Denoise, x0: Tensor, t: Tensor, xt: Tensor) -> Tensor:
+    """(x_0 - x̂_0(x_t, t))² of every sample, (B, C, L)."""
+    return (x0 - denoiser(xt, t).x0).double().square()
 
 
-def L_t(
-    denoiser: Denoise, x0: Tensor, t: Tensor | int, eps: Tensor, variance: Variance | Tensor = Schedule.beta
-) -> Tensor:
+def L_t(denoiser: Denoise, x0: Tensor, t: Tensor | int, eps: Tensor, variance: Any = Schedule.beta) -> Tensor:
     """D_KL(q(x_{t-1}|x_t, x_0) ‖ p_θ(x_{t-1}|x_t)) at x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, (B,), t ≥ 2: step D11, report (46).
 
     One draw of the expectation over x_t; its mean over ε ~ N(0, I) is the term of the bound.
@@ -139,7 +142,7 @@ def L_t(
         denoiser: a `Denoiser` of any parametrisation or an oracle, with a ``schedule``.
         x0, eps: (B, C, L).
         t: 2…T, one number or (B,).
-        variance: σ_t² as a function of (schedule, t, s), or a table (T+1,).
+        variance: σ_t² as a function of (schedule, t, s), a table (T+1,), or a `LearnedVariance`.
 
     Raises:
         ValueError: t < 2, where q(x_0|x_1, x_0) is a point and has no density: that term is `L_0`.
@@ -148,10 +151,10 @@ def L_t(
     t = times(t, check_signals(x0))
     if not (t >= 2).all():
         raise ValueError("L_t is defined for t >= 2; the term of t = 1 is the decoder, L_0.")
-    sigma2 = _sigma2(schedule, t, variance)
-    beta_tilde = torch.expm1(schedule.log_alpha_bar(t - 1)) / torch.expm1(schedule.log_alpha_bar(t)) * schedule.beta(t)
-    rest = gaussian_kl(torch.zeros_like(sigma2), beta_tilde, sigma2, x0[0].numel())
-    return vlb(schedule, t, variance) * _square_error(denoiser, x0, t, eps) + rest
+    xt = q_sample(x0, t, eps, schedule)
+    sigma2 = _sigma2(schedule, t, variance.given(xt) if hasattr(variance, "given") else variance)
+    slope2, beta_tilde, sigma2 = (v if v.ndim == 3 else v[:, None, None] for v in (*_step(schedule, t), sigma2))
+    return gaussian_kl(slope2 * _square_error(denoiser, x0, t, xt), beta_tilde, sigma2, 1).sum((1, 2))
 
 
 def L_0(denoiser: Denoise, x0: Tensor, eps: Tensor, sigma_1: float | None = None) -> Tensor:
@@ -164,7 +167,7 @@ def L_0(denoiser: Denoise, x0: Tensor, eps: Tensor, sigma_1: float | None = None
     schedule: Schedule = schedule_of(denoiser)
     t = times(1, check_signals(x0))
     sigma2 = _sigma2(schedule, t, Schedule.beta, sigma_1)
-    square = _square_error(denoiser, x0, t, eps)
+    square = _square_error(denoiser, x0, t, q_sample(x0, t, eps, schedule)).sum((1, 2))
     return 0.5 * (square / sigma2 + x0[0].numel() * (2 * math.pi * sigma2).log())
 
 
@@ -172,7 +175,7 @@ def L_0(denoiser: Denoise, x0: Tensor, eps: Tensor, sigma_1: float | None = None
 def elbo(
     denoiser: Denoise,
     x0: Tensor,
-    variance: Variance | Tensor = Schedule.beta,
+    variance: Any = Schedule.beta,
     sigma_1: float | None = None,
     draws: int = 1,
     every_t: bool = True,
@@ -188,7 +191,7 @@ def elbo(
         denoiser: a `Denoiser` of any parametrisation or an oracle, with a ``schedule``.
         x0: (B, C, L).
         variance: σ_t² for t ≥ 2, as a function of (schedule, t, s) (`Schedule.beta`, `samplers.beta_tilde`),
-            or a table (T+1,), such as `best_variance`.
+            a table (T+1,), such as `best_variance`, or a `LearnedVariance`.
         sigma_1: the decoder's standard deviation, √β_1 where it is not given.
         draws: estimates that are averaged; their spread is the standard error.
         every_t: whether each estimate sums over all t.
@@ -215,8 +218,7 @@ def elbo(
         first = L_0(denoiser, x0, noise(k), sigma_1)
         middle = torch.zeros_like(first)
         if every_t:
-            for t in range(2, last + 1):
-                middle += L_t(denoiser, x0, t, noise(k), variance)
+            middle = sum((L_t(denoiser, x0, t, noise(k), variance) for t in range(2, last + 1)), middle)
         elif last > 1:
             t_k = torch.randint(2, last + 1, (len(x0),), generator=generator).to(x0.device)
             middle = (last - 1) * L_t(denoiser, x0, t_k, noise(k), variance)
@@ -237,14 +239,12 @@ def best_variance(denoiser: Denoise, x0: Tensor, generator: torch.Generator | No
     """
     check_signals(x0)
     schedule: Schedule = schedule_of(denoiser)
-    t = torch.arange(1, schedule.T + 1)
-    draw = ((k, torch.randn(x0.shape, generator=generator).to(x0)) for k in t.tolist())
-    square = torch.stack([_square_error(denoiser, x0, times(k, x0), eps).mean().cpu() for k, eps in draw])
-    noise_t, noise_s = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (t, t - 1))
-    beta = schedule.beta(t)
-    slope2 = schedule.alpha_bar(t - 1) * beta**2 / noise_t**2  # ‖μ̃ - μ_θ‖² = slope² · ‖x_0 - x̂_0‖²
-    best = noise_s / noise_t * beta + slope2 * square / x0[0].numel()
-    return torch.cat([torch.zeros(1, dtype=torch.float64), best])
+    t, square = torch.arange(1, schedule.T + 1), []
+    for k in t:
+        xt = q_sample(x0, k.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0), schedule)
+        square.append(_square_error(denoiser, x0, times(k, x0), xt).mean().cpu())
+    slope2, beta_tilde = _step(schedule, t)
+    return torch.cat([torch.zeros(1, dtype=torch.float64), beta_tilde + slope2 * torch.stack(square)])
 
 
 ALL = (vlb, min_snr)

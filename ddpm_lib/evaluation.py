@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .augmentation import Augmented
 from .data import stream
+from .mixture import Mixture, MixtureOracle
 from .noisy import Noisy, NoisyOracle
 from .oracle import FiniteOracle
 from .quadrature import FamilyOracle
@@ -18,17 +20,19 @@ __all__ = ["fresh", "oracle", "scores"]
 TEST = 10**9  # a step of the random stream that no training run reaches
 
 
-def oracle(recipe: Recipe) -> FiniteOracle | FamilyOracle | NoisyOracle | str:
+def oracle(recipe: Recipe) -> FiniteOracle | FamilyOracle | NoisyOracle | MixtureOracle | str:
     """The exact denoiser, or in words why there is none."""
     family, schedule = recipe.family, recipe.schedule
     if isinstance(family, Finite):
         return FiniteOracle(family.signals, schedule)
     if isinstance(family, Noisy):
         return NoisyOracle(FamilyOracle(family.clean, schedule), family.sigma)
-    if type(family).sample is not Family.sample:
+    if isinstance(family, Augmented):
+        return "Of changed signals no exact denoiser is known."
+    if not isinstance(family, Mixture) and type(family).sample is not Family.sample:
         return f"{type(family).__name__} draws its signals in its own way."
     try:
-        return FamilyOracle(family, schedule)
+        return MixtureOracle(family, schedule) if isinstance(family, Mixture) else FamilyOracle(family, schedule)
     except ValueError as error:
         return str(error)
 

@@ -17,19 +17,21 @@ def even_steps(schedule: Schedule, steps: int) -> list[float]:
     return [float(t) for t in torch.linspace(schedule.T, 0, _checked(steps, schedule) + 1).round()]
 
 
-def even_log_snr(schedule: Schedule, steps: int, tilt: float = 0.0) -> list[float]:
+def even_log_snr(schedule: Schedule, steps: int, tilt: float = 0.0, start: float | None = None) -> list[float]:
     """Times T > … > 1 at equal distances in log-SNR (real numbers), then 0: steps + 1 of them.
 
     Args:
         tilt: 0…10; how much denser the steps are where there is signal: their density over log-SNR is ᾱ^tilt.
+        start: the first of the times, T where it is not given; 1.01 at least.
     """
     number(tilt, "tilt", 0.0, 10.0)
-    first, last = schedule.log_snr(torch.tensor([schedule.T, 1])).tolist()
+    begin = schedule.T if start is None else number(start, "start", min(1.01, schedule.T), schedule.T)
+    first, last = schedule.log_snr(torch.tensor([begin, 1], dtype=torch.float64)).tolist()
     fine = torch.linspace(first, last, 4001, dtype=torch.float64)
     passed = torch.cumulative_trapezoid(torch.sigmoid(fine) ** tilt, fine)  # sigmoid(log-SNR) is ᾱ
     passed = torch.cat([passed.new_zeros(1), passed])
     even = np.linspace(0, passed[-1].item(), _checked(steps, schedule))
-    return _times(schedule, torch.from_numpy(np.interp(even, passed, fine)))
+    return _times(schedule, torch.from_numpy(np.interp(even, passed, fine)), begin)
 
 
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> list[float]:
@@ -40,8 +42,8 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> list[float]:
     return _times(schedule, -2 * rho * grid.log())
 
 
-def _times(schedule: Schedule, log_snr: Tensor) -> list[float]:
-    return [float(schedule.T), *schedule.at_log_snr(log_snr[1:]).tolist(), 0.0]
+def _times(schedule: Schedule, log_snr: Tensor, begin: float | None = None) -> list[float]:
+    return [float(begin or schedule.T), *schedule.at_log_snr(log_snr[1:]).tolist(), 0.0]
 
 
 def _checked(steps: int, schedule: Schedule) -> int:

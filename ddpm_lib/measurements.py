@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import LARGEST, brief, check_signals, count, number
+from .denoising import noise_time
 from .quadrature import FamilyOracle
 from .schedules import Schedule
 from .signals import Family
@@ -125,12 +126,7 @@ def posterior_given(
             "make the mask as long as the signals."
         )
     measurement.check(y)
-    ratio = -2 * torch.tensor(measurement.sigma, dtype=torch.float64).log()
-    ends = schedule.log_snr(torch.tensor([schedule.T, 1]))
-    if not ends[0] <= ratio <= ends[1] + 1e-9:
-        low, high = (-ends.flip(0) / 2).exp().tolist()
-        raise ValueError(f"This schedule knows noise from {low:.3g} to {high:.3g}, got sigma = {measurement.sigma}.")
-    t = float(schedule.at_log_snr(ratio))
+    t = noise_time(schedule, measurement.sigma)
     a, _ = schedule(torch.tensor([t]), y.dtype)
     # finer than for a mean: draws are middles of cells, and an instrument may see one signal far better than another
     exact = FamilyOracle(_Seen(family, measurement.matrix), schedule, keep=1024, resolution=0.5)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import noised, number, schedule_of
+from .augmentation import Augmented
+from .checks import check_signals, noised, number, schedule_of, times
 from .diffusion import Prediction
+from .mixture import Mixture
 from .schedules import Schedule
 from .signals import Family, Finite
 
@@ -45,7 +47,7 @@ class Noisy:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
 
 
-Source = Family | Finite | Noisy
+Source = Family | Finite | Noisy | Augmented | Mixture
 """What signals are drawn from."""
 
 
@@ -63,24 +65,52 @@ class NoisyOracle:
     def __init__(self, oracle: Callable[..., Prediction], sigma: float):
         self.oracle, self.sigma = oracle, _checked(sigma)
         self.schedule: Schedule = schedule_of(oracle)
+        if hasattr(oracle, "covariance"):  # a network has none, and then this has none either
+            self.covariance = self._covariance
+
+    def _alone(self, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t at the size that the forward process gives a clean signal, the time of that; v (B, 1, 1)."""
+        ab = self.schedule.alpha_bar(t)
+        v = ab * self.sigma**2 + 1 - ab
+        time = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
+        v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
+        return size * xt, time, v
 
     def __call__(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, C, L), t (B,), 0 < t ≤ T → Prediction of the noisy signal."""
         t, a, s = noised(xt, t, self.schedule)
-        ab = self.schedule.alpha_bar(t)
-        v = ab * self.sigma**2 + 1 - ab
-        alone = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
-        v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
-        x0 = self.oracle(size * xt, alone).x0
+        alone, time, v = self._alone(xt, t)
+        x0 = self.oracle(alone, time).x0
         eps = (xt - a * x0) * s / v
         return Prediction((xt - s * eps) / a, eps)
+
+    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[y | x_t], (B, C·L, C·L): ((1-ᾱ)/v)²·Cov[x_0|x_t] + σ²(1-ᾱ)/v·I."""
+        t, _, s = noised(xt, t, self.schedule)
+        alone, time, v = self._alone(xt, t)
+        clean = self.oracle.covariance(alone, time)  # type: ignore[attr-defined]
+        return (s**2 / v) ** 2 * clean + self.sigma**2 * s**2 / v * torch.eye(clean.shape[-1]).to(clean)
+
+    def log_density(self, xt: Tensor, t: Tensor | float = 0) -> Tensor:
+        """log p(x_t) in nats, (B,); at t = 0 that of the noisy signals themselves. Needs the oracle of a family."""
+        t = times(t, check_signals(xt, "xt"))
+        if not hasattr(self.oracle, "with_evidence"):
+            raise TypeError("Only the exact denoiser of a family knows the density, not a network or another oracle.")
+        if self.sigma == 0 and not (t > 0).all():
+            raise ValueError("Clean signals have no density: give a noise sigma > 0, or times above 0.")
+        alone, time, v = self._alone(xt, t)
+        evidence = self.oracle.with_evidence(alone, time, tails=3)[1]
+        size = -0.5 * (self.schedule.alpha_bar(t) + v.flatten()).log()
+        return evidence + (xt[0].numel() * size).to(evidence)
 
 
 class Cleaned:
     """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
 
-    The inverse of `NoisyOracle`. At noise below the data's own nothing can be known, and an error says so: end the
-    steps of a sampler at `end`, from where one step leads to the mean.
+    The inverse of `NoisyOracle`: both noises are Gaussian, so the law of x_t, and its score, do not tell which of them
+    is the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise √(τ²-σ²), Tweedie's
+    formula taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a denoiser of these data
+    has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one leads to the mean.
 
     Args:
         denoiser: trained on signals y = x_0 + σ·n.
@@ -103,7 +133,7 @@ class Cleaned:
         left = (1 - ab) / ab - self.sigma**2  # noise over signal, squared, that the process adds to the noisy signal
         if not (left > 0).all():
             raise ValueError(
-                f"These data hold noise of {self.sigma:g}: below that nothing is known of the clean signal. "
+                f"These data hold noise of {self.sigma:g}: a denoiser of them has seen nothing below that. "
                 f"Take times from {self.end:.0f} on."
             )
         inner = self.schedule.at_log_snr(-left.log())

@@ -61,6 +61,7 @@ function render({ model, el }) {
   if (meta.title) node(root, "p", { class: "title" }, meta.title);
   const legend = node(root, "ul", { class: "legend" });
   meta.curves.forEach((curve, i) => {
+    if (!curve.name) return; // one of several that share a name
     const item = node(legend, "li");
     node(item, "span", { style: `background:${colors[i]}`, "aria-hidden": "true" });
     item.append(curve.name);

@@ -24,6 +24,7 @@ class _Nodes(NamedTuple):
     shapes: Tensor  # (B, K, L), or (K, L) where all x_t share them
     weight: Tensor  # (B, K), sums to 1
     scale: _Truncated | None
+    evidence: Tensor  # (B,), log of the density of x_t
 
 
 class _Truncated(NamedTuple):
@@ -63,9 +64,7 @@ class _Truncated(NamedTuple):
 def _told(x: Tensor) -> Tensor:
     """Return x, or say why an integral is no number."""
     if not holds(torch.isfinite(x)):
-        raise FloatingPointError(
-            "These signals lie so far from all of the family that their posterior has no digits left."
-        )
+        raise FloatingPointError("Signals that lie so far from all of the family leave its posterior no digits.")
     return x
 
 
@@ -134,11 +133,12 @@ class FamilyOracle(nn.Module):
         self.register_buffer("size", size)
         self.register_buffer("grid", grid)
         self.register_buffer("atoms", shapes.render(grid).flatten(1))
-        self.largest = 1.0
+        self.largest, self.per_unit = 1.0, 0.0  # the latter: log of a scale's uniform density, with the √2π of its law
         if self.scaled:
             column = family.names.index(str(family.scale))
-            self.limits = float(family.low[column]), float(family.high[column])
+            self.limits = low, high = float(family.low[column]), float(family.high[column])
             self.largest = max(abs(v) for v in self.limits)
+            self.per_unit = 0.5 * math.log(2 * math.pi) - math.log(high - low)
         # how far the signal moves along one edge of a cell: by the making of the grid much the same for all edges
         across = shapes.render(grid[::7] + 0.5 * size) - shapes.render(grid[::7] - 0.5 * size)
         self.edge = self.largest * float(across.square().sum((1, 2)).mean().sqrt()) / math.sqrt(n_params)
@@ -179,7 +179,9 @@ class FamilyOracle(nn.Module):
             size = size / 2
             shapes = self.shapes.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
             log_w, scale = self._log_weight(x, shapes, a, s)
-        return _Nodes(theta, shapes, _told(log_w.softmax(1)), scale)
+        share = -math.log(len(self.grid)) - levels * len(self.size) * math.log(2)  # of the box, that a cell is
+        evidence = log_w.logsumexp(1) + share + self.per_unit - x.shape[1] / 2 * math.log(2 * math.pi * s**2)
+        return _Nodes(theta, shapes, _told(log_w.softmax(1)), scale, evidence)
 
     def _by_time(
         self, xt: Tensor, t: Tensor | float, tails: int = 1
@@ -199,18 +201,26 @@ class FamilyOracle(nn.Module):
     def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
         """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
         _, a, s = noised(xt, t, self.schedule)
-        x0 = torch.empty_like(xt)
-        for rows, nodes in self._by_time(xt, t):
+        x0, _ = self.with_evidence(xt, t)
+        return Prediction(x0, (xt - a * x0) / s)
+
+    @torch.no_grad()
+    def with_evidence(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> tuple[Tensor, Tensor]:
+        """E[x_0 | x_t] (B, 1, L), and log p(x_t) (B,): how well the family explains x_t, in nats."""
+        noised(xt, t, self.schedule)
+        x0, evidence = torch.empty_like(xt), xt.new_empty(len(xt))
+        for rows, nodes in self._by_time(xt, t, tails):
             weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
             x0[rows] = (weight[:, None] @ nodes.shapes).to(xt.dtype)
-        return Prediction(_told(x0), (xt - a * x0) / s)
+            evidence[rows] = nodes.evidence.to(xt.dtype)
+        return _told(x0), _told(evidence)
 
     @torch.no_grad()
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, L, L)."""
         noised(xt, t, self.schedule)
         out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
-        for rows, (_, shapes, weight, scale) in self._by_time(xt, t, tails=3):
+        for rows, (_, shapes, weight, scale, _) in self._by_time(xt, t, tails=3):
             moments = None if scale is None else [m.to(weight) for m in scale.moments()]
             scaled = shapes if moments is None else moments[0][..., None] * shapes
             gap = scaled - weight[:, None] @ scaled

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import count, number
+from .augmentation import Augmented
+from .checks import check_tensor, count, number
 from .data import stream
-from .diffusion import Denoiser, Eps, Parametrisation, draw_times
+from .diffusion import Denoiser, Eps, Parametrisation, Weight, draw_times, simple
+from .mixture import Mixture
 from .networks import LinearSkip, UNet1D
 from .noisy import Source
 from .optim import Muon
@@ -40,8 +42,9 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
     channels = x0.shape[1]
     if conditional:
-        if isinstance(family, Finite):
-            raise ValueError("Only a family with a box of parameters can be asked for their values, got a finite set.")
+        if isinstance(family, Finite | Augmented | Mixture):
+            what = {Finite: "a finite set", Mixture: "several families"}.get(type(family), "changed signals")
+            raise ValueError(f"Only a family with a box of parameters can be asked for their values, got {what}.")
         sizes["conditions"] = list(zip(family.low.tolist(), family.high.tolist(), strict=True))
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
 
@@ -82,6 +85,8 @@ class Recipe:
         seed: of the weights and of every batch.
         told: share of the signals whose parameters the network is told in training, each with probability ½; above 0
             for a network with conditions only.
+        weight: (schedule, t) → weight of ‖x_0 - x̂_0‖² in the loss: `simple`, `min_snr`, `vlb` or your own. It decides
+            what is minimised; the density decides only how well the mean is estimated.
     """
 
     family: Source = field(default_factory=BenchmarkMorlet)
@@ -99,6 +104,7 @@ class Recipe:
     ema: float = 0.995
     seed: int = 0
     told: float = 0.0
+    weight: Weight = simple
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
@@ -108,6 +114,18 @@ class Recipe:
         number(self.weight_decay, "weight_decay of a recipe", 0.0)
         number(self.ema, "ema of a recipe", 0.0, 0.9999999)
         number(self.told, "told of a recipe", 0.0, 1.0)
+        if self.weight is not simple:
+            self._weights()
+
+    def _weights(self) -> Tensor:
+        """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, (T,), or one sentence why it is no weight."""
+        if not callable(self.weight):
+            raise TypeError(f"The weight of a recipe is a function of (schedule, t), such as vlb, got {self.weight!r}.")
+        t = torch.arange(1, self.schedule.T + 1)
+        weights = check_tensor(self.weight(self.schedule, t), "What the weight of a recipe returns", self.schedule.T)
+        if not (weights >= 0).all() or not (weights > 0).any():
+            raise ValueError(f"The weight of a recipe must not be negative, nor 0 at every t, got {weights.min():.3g}.")
+        return weights / self.schedule.snr(t)
 
     def build(self) -> Denoiser:
         """The untrained denoiser, its weights drawn from the seed."""
@@ -146,6 +164,8 @@ class Recipe:
             str([self.weight_decay, self.clip, self.ema, self.seed]),
         ]
         parts += [f"told {self.told}"] if self.told else []
+        if self.weight is not simple:  # its course over t, and its size, which decides what is clipped
+            parts += ["weight " + _digest((1e4 * self._weights().clamp(min=1e-30).log()).round().int())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
 
     def key(self) -> str:
@@ -178,6 +198,7 @@ _TRAINING_CODE = (
     "networks",
     "optim",
     "oracle",
+    "processes",
     "recipes",
     "schedules",
     "signals",

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from . import __version__, families, store  # noqa: F401  # families: so that jsonargparse knows their names
 from .data_files import Signals, free, say_scale, scale_of, signal_shape
-from .diffusion import Denoiser, q_sample
+from .diffusion import Denoiser, q_sample, simple
 from .evaluation import fresh, oracle
 from .files import written
 from .metrics import loss_over_floor, predicted_noise
@@ -60,7 +60,7 @@ def unet(family: Source, seed: int, **sizes: Any) -> UNet1D:
 
 def recipe_options(parser: ArgumentParser) -> None:
     """Add what a config file holds: the recipe, and what goes to Lightning."""
-    parser.add_class_arguments(Recipe, "recipe", skip={"family", "network", "density"}, instantiate=False)
+    parser.add_class_arguments(Recipe, "recipe", skip={"family", "network", "density", "weight"}, instantiate=False)
     given = {"schedule": "ddpm_lib.linear", "parametrisation": "ddpm_lib.Eps"}
     parser.set_defaults({f"recipe.{name}": {"class_path": path} for name, path in given.items()})
     add = parser.add_argument
@@ -69,6 +69,8 @@ def recipe_options(parser: ArgumentParser) -> None:
     add("--recipe.sizes", type=dict[str, Any], default={}, help="of the network, such as --recipe.sizes.width 16")
     often = "function (network, schedule) → how often each t is drawn"
     add("--recipe.density", type=Callable, default=by_linear_error, help=often)
+    weight = "function (schedule, t) → weight of the square error of x0, such as ddpm_lib.min_snr or ddpm_lib.vlb"
+    add("--recipe.weight", type=Callable, default=simple, help=weight)
     passed = f"to Lightning's Trainer, such as --trainer.devices 2: {', '.join(TRAINER)}"
     add("--trainer", type=dict[str, Any], default={}, help=passed)
     add("--workers", type=int, default=0, help="processes that draw batches ahead; the batches stay the same")
@@ -166,6 +168,8 @@ def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
         run = training.fit(recipe, folder, **others, **options.trainer)
     except SystemExit as stop:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt(f"Go on with: ddpm fit {folder} --resume") from stop
+    except ConnectionError as error:
+        raise ConnectionError(f"{error} Go on with: ddpm fit {folder} --resume") from error
     if not first:
         sys.exit()
     store.save(run, folder / MODEL, **store.card(recipe), **scale_of(recipe.family))

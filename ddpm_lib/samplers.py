@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,6 @@ __all__ = [
 
 Denoise = Callable[..., Prediction]
 Step = Callable[[Denoise, Tensor, float, float, Tensor], Tensor]
-Variance = Callable[[Schedule, float, float], Tensor]
 
 TILT = 0.3
 """Of the grid that `sample` lays out by itself: chapter 18 compares it with others."""
@@ -62,22 +62,21 @@ def beta(schedule: Schedule, t: float, s: float) -> Tensor:
     return schedule.beta(t, s)
 
 
-def ancestral(
-    denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, variance: Variance = beta_tilde
-) -> Tensor:
+def ancestral(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, variance: Any = beta_tilde) -> Tensor:
     """x_s = μ̃(x_t, x̂_0) + σ·z: Ho et al. 2020, algorithm 2, for any s < t. The step to s = 0 returns the mean x̂_0.
 
     Args:
         denoiser: a `Denoiser` or an oracle, with a ``schedule``.
         xt, noise: (B, C, L), noise ~ N(0, I) fresh for this step.
         t, s: 0 ≤ s < t ≤ T.
-        variance: σ² as a function of (schedule, t, s).
+        variance: σ² as a function of (schedule, t, s), or a `LearnedVariance`.
     """
     schedule = _step(denoiser, xt, t, s, noise)
     mean = q_posterior(denoiser(xt, t).x0, xt, t, schedule, s).mean
     if s == 0:
         return mean
-    return mean + variance(schedule, t, s).sqrt().to(xt.dtype) * noise
+    sigma2 = (variance.given(xt) if hasattr(variance, "given") else variance)(schedule, t, s)
+    return mean + sigma2.sqrt().to(xt.dtype) * noise
 
 
 def ddim(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, eta: float = 0.0) -> Tensor:
@@ -192,6 +191,7 @@ def sample(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     start: Tensor | None = None,
+    rows: slice = slice(None),
 ) -> Iterator[Tensor]:
     """Walk from x_T ~ N(0, I) to x_0 and yield every state: report (11) with the sampling equation it lacks (D20).
 
@@ -206,6 +206,7 @@ def sample(
         generator: a CPU generator: the same noise on every device.
         device: where to run.
         start: (B, C, L), the state at the first of the times; pure noise where it is not given.
+        rows: which of the B signals to make: slices that many processes share out make together what one would make.
 
     Yields:
         steps + 1 tensors (B, C, L), the first is the start, the last is x_0.
@@ -235,12 +236,14 @@ def sample(
             raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {times[:3]} … {times[-3:]}.")
 
     def draw() -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
+        return torch.randn(shape, generator=generator)[rows].to(device)  # a signal has the same noise in any slice
 
     if start is not None and check_signals(start, "start").shape != torch.Size(shape):
         raise ValueError(f"start must have the shape that is asked for, {tuple(shape)}, got {tuple(start.shape)}.")
+    if not isinstance(rows, slice) or not range(shape[0])[rows]:
+        raise ValueError(f"rows must be a slice that takes some of the {shape[0]} signals, got {rows!r}.")
     # not a generator itself, so that bad input is told at the call and not at the first step
-    return walk(denoiser, draw() if start is None else start.to(device), times, step, draw)
+    return walk(denoiser, draw() if start is None else start[rows].to(device), times, step, draw)
 
 
 ALL: tuple[Step, ...] = (ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun)

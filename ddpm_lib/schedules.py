@@ -142,6 +142,19 @@ class Schedule:
         frac = (self._table[low] - target) / (self._table[low] - self._table[high])
         return low + frac.clamp(0, 1)
 
+    def shifted(self, by: float) -> Schedule:
+        """The schedule with ``by`` added to log-SNR at every t ≥ 1: what this one is for data exp(by/2) times as large.
+
+        The scaling of Chen 2023, the shift of Hoogeboom et al. 2023.
+
+        >>> ho = linear(1000)
+        >>> f"{ho.shifted(2.5).log_snr(500) - ho.log_snr(500):.3f}"
+        '2.500'
+        """
+        log_snr = self.log_snr(torch.arange(1, self.T + 1)) + number(by, "by", -1e3, 1e3)
+        start = torch.zeros(1, dtype=torch.float64)
+        return Schedule(torch.cat([start, torch.nn.functional.logsigmoid(log_snr)]))
+
     def __repr__(self) -> str:
         return f"Schedule(T={self.T}, √ᾱ_T={math.exp(0.5 * self._table[-1].item()):.3g})"
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_signals, check_tensor, count, holds, limits, number, reals, together
+from .checks import check_signals, check_tensor, count, holds, limits, moved, number, reals, together
 
 __all__ = ["BenchmarkMorlet", "Family", "Finite", "Morlet", "morlet", "report_grid"]
 
@@ -116,7 +116,7 @@ class Family:
         count(cells, "The number of cells", high=10**6)
         theta = self.sample(256, torch.Generator().manual_seed(0))[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
-        extent = (self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt()
+        extent = moved((self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt(), self.names)
         edge = (extent.log().sum() - math.log(cells)).div(len(extent)).exp()
         n = (extent / edge).ceil().clamp(min=2).long()
         size = (self.high - self.low) / n

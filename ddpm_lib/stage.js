@@ -9,6 +9,7 @@ const LOOK = `
 .stage svg text { fill: currentColor; font-size: 12px; }
 .stage .axis { stroke: currentColor; opacity: .35; }
 .stage polyline { fill: none; stroke-linejoin: round; }
+.stage .here { stroke: currentColor; stroke-width: 1.2; }
 .stage rect { fill: currentColor; opacity: .1; }
 .stage p { margin: 0 0 .4em; }
 .stage .title { font-weight: 600; }
@@ -72,7 +73,8 @@ const root = (el, title) => {
   return group;
 };
 
-// A drawing over the places x: show({ curves: [{ name, y, color, dash, width }], holes, low, high, says }).
+// A drawing over the places x: show({ curves: [{ name, y, color, dash, width }], holes, low, high, says, marks, here }).
+// marks: [place, text] on the axis, where the ends of x do not say it; here: a place to point at; ticks: [y, text].
 function drawing(parent, x, xLabel) {
   const legend = node(parent, "ul", { class: "legend" }), svg = node(parent, "svg", { role: "img" });
   let last = null, width = 0;
@@ -83,7 +85,9 @@ function drawing(parent, x, xLabel) {
 
   function show(picture) {
     last = picture;
-    const { curves, holes = [], low, high, says } = picture;
+    const { curves, holes = [], low, high, says, here } = picture;
+    const ticks = picture.ticks ?? [low, 0, high].map((y) => [y, y.toFixed(1)]);
+    const marks = picture.marks ?? [[first, String(first)], [end, String(end)]];
     width = Math.max(svg.clientWidth || parent.clientWidth || 600, 200);
     const base = HEIGHT - BOTTOM, sy = (v) => base + ((v - low) / (high - low)) * (TOP - base);
     svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
@@ -93,20 +97,23 @@ function drawing(parent, x, xLabel) {
     x.forEach((v, i) => holes[i] && node(svg, "rect", { x: sx(v - step / 2), y: TOP, width: sx(step) - sx(0), height: base - TOP }));
     node(svg, "line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: base, y2: base });
     node(svg, "line", { class: "axis", x1: LEFT, x2: LEFT, y1: base, y2: TOP });
-    for (const y of [low, 0, high]) {
+    for (const [y, text] of ticks) {
       node(svg, "line", { class: "axis", x1: LEFT - 4, x2: LEFT, y1: sy(y), y2: sy(y) });
-      node(svg, "text", { x: LEFT - 6, y: sy(y) + (y === high ? 9 : 4), "text-anchor": "end" }, y.toFixed(1).replace("-", "−"));
+      node(svg, "text", { x: LEFT - 6, y: sy(y) + (y === high ? 9 : 4), "text-anchor": "end" }, text.replace("-", "−"));
     }
-    node(svg, "text", { x: LEFT, y: base + 16 }, String(first).replace("-", "−"));
-    node(svg, "text", { x: width - RIGHT, y: base + 16, "text-anchor": "end" }, String(end));
-    node(svg, "text", { x: (LEFT + width - RIGHT) / 2, y: base + 16, "text-anchor": "middle" }, xLabel);
+    for (const [place, text] of marks) {
+      const anchor = place === first ? "start" : place === end ? "end" : "middle";
+      node(svg, "text", { x: sx(place), y: base + 16, "text-anchor": anchor }, text.replace("-", "−"));
+    }
+    if (here !== undefined) node(svg, "line", { class: "here", x1: sx(here), x2: sx(here), y1: base, y2: TOP });
+    node(svg, "text", { x: (LEFT + width - RIGHT) / 2, y: base + (picture.marks ? 30 : 16), "text-anchor": "middle" }, xLabel);
     for (const curve of curves) {
-      const item = node(legend, "li");
-      node(node(item, "svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }), "line", { x1: 0, x2: 24, y1: 4, y2: 4, ...stroke(curve) });
-      item.append(curve.name);
+      const item = curve.name ? node(legend, "li") : null; // curves of one kind share an entry
+      if (item) node(node(item, "svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }), "line", { x1: 0, x2: 24, y1: 4, y2: 4, ...stroke(curve) });
+      item?.append(curve.name);
       let run = []; // a curve has a gap where it is not a number
       for (let i = 0; i <= x.length; i++) {
-        if (i < x.length && !Number.isNaN(curve.y[i])) run.push(`${sx(x[i]).toFixed(1)},${sy(curve.y[i]).toFixed(1)}`);
+        if (i < x.length && Number.isFinite(curve.y[i])) run.push(`${sx(x[i]).toFixed(1)},${sy(curve.y[i]).toFixed(1)}`);
         else if (run.length) { node(svg, "polyline", { points: run.join(" "), ...stroke(curve) }); run = []; }
       }
     }
@@ -119,5 +126,5 @@ function drawing(parent, x, xLabel) {
   };
   const size = new ResizeObserver(() => last && svg.clientWidth && svg.clientWidth !== width && show(last));
   size.observe(svg);
-  return { svg, show, at, close: () => size.disconnect() };
+  return { x, svg, show, at, close: () => size.disconnect() };
 }

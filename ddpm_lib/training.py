@@ -22,6 +22,7 @@ from .checks import check_tensor
 from .data import batches
 from .diffusion import Denoiser, loss
 from .files import prepare, write_whole
+from .processes import lost, over_processes, place
 from .recipes import Recipe
 
 __all__ = ["Fit", "LitDDPM", "device", "fit"]
@@ -35,7 +36,7 @@ class Fit(NamedTuple):
 
 
 class LitDDPM(lightning.LightningModule):
-    """The training step for Lightning: L_simple, weighted so that any density over t estimates the same mean."""
+    """The training step for Lightning: the recipe's loss, weighted so that any density over t estimates its mean."""
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe):
         super().__init__()
@@ -45,23 +46,26 @@ class LitDDPM(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         x0, t, eps, weight, *told = batch
         check_tensor(x0, "x0", "B", "C", "L", values=False)
+        rank, ranks = place()
         broken = (~torch.isfinite(x0)).flatten(1).any(1).nonzero()
         if len(broken):
             k = int(broken[0])
             raise FloatingPointError(
-                f"NaN or infinity in the data at step {self.global_step}: signal {k} of the batch, at t = {int(t[k])}. "
-                "The last checkpoint is untouched; look at that signal."
+                f"NaN or infinity in the data at step {self.global_step}: signal {rank + k * ranks} of the batch, "
+                f"at t = {int(t[k])}. The last checkpoint is untouched; look at that signal."
             )
-        errors = weight * loss(self.denoiser, x0, t, eps, cond=told[0] if told else None)
+        errors = weight * loss(self.denoiser, x0, t, eps, self.recipe.weight, told[0] if told else None)
         value = errors.mean()
-        self.losses.append(value.item())
-        if not math.isfinite(self.losses[-1]):
+        self.losses.append(over_processes(value))
+        if not math.isfinite(self.losses[-1]):  # in all processes at once, so that none waits for another
             k = int(errors.nan_to_num(nan=math.inf).argmax())
+            which = f"signal {rank + k * ranks} of the batch, at t = {int(t[k])}"
             raise FloatingPointError(
-                f"The loss is {self.losses.pop()} at step {self.global_step}: signal {k} of the batch, "
-                f"at t = {int(t[k])}. The last checkpoint is untouched; lower the learning rate or look at that signal."
+                f"The loss is {self.losses.pop()} at step {self.global_step}: "
+                f"{'another process says where' if value.isfinite() else which}. "
+                "The last checkpoint is untouched; lower the learning rate or look at that signal."
             )
-        self.log("loss", value, prog_bar=True, logger=False)
+        self.log("loss", self.losses[-1], prog_bar=True, logger=False)
         return value
 
     def configure_optimizers(self) -> Any:
@@ -171,8 +175,10 @@ def fit(
         callbacks, trainer: passed to Lightning's Trainer (``devices``, ``precision``, …).
 
     Raises:
-        ValueError: ``resume`` without a checkpoint, or with one that is not complete or of another network.
+        ValueError: ``resume`` without a checkpoint, or with one that is not complete or of another network; a batch
+            that the processes cannot share evenly.
         FloatingPointError: the loss or a weight became NaN or infinite; the last checkpoint stays.
+        ConnectionError: of many processes one has ended; the last checkpoint stays.
         OSError: a checkpoint cannot be written (a full disk, a folder for reading only); the last one stays.
     """
     if until is not None and (not isinstance(until, int) or not 1 <= until <= recipe.steps):
@@ -193,6 +199,7 @@ def fit(
         max_epochs=1,
         accelerator={"cuda": "gpu"}.get(place.split(":")[0], place.split(":")[0]),
         devices=[int(place.split(":")[1])] if ":" in place else 1,
+        use_distributed_sampler=False,  # `batches` gives each process its share
         gradient_clip_val=recipe.clip,
         logger=False,
         enable_model_summary=False,
@@ -213,9 +220,20 @@ def fit(
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
         engine = lightning.Trainer(**settings)
+        if recipe.batch % engine.world_size:
+            raise ValueError(
+                f"{engine.world_size} processes cannot share a batch of {recipe.batch} evenly: change one."
+            )
         try:
             engine.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
         except Exception as error:  # a damaged file can raise anything
+            if engine.world_size > 1 and lost(error):
+                kept = (
+                    f"{last} is untouched: resume from it" if last and last.exists() else "There is no checkpoint yet"
+                )
+                raise ConnectionError(
+                    f"Another process of this run has ended, and with it this one. {kept}."
+                ) from error
             if resume and engine.global_step == 0:
                 told = isinstance(error, (RuntimeError, ValueError))
                 reason = str(error).split(". ")[0].splitlines()[0].rstrip(":") if told else "it cannot be read"

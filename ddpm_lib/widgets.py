@@ -14,6 +14,8 @@ import anywidget
 import numpy as np
 import traitlets
 
+__all__ = ["PathPlayer"]
+
 _INT16 = 32767
 
 
@@ -21,7 +23,8 @@ class PathPlayer(anywidget.AnyWidget):
     """Curves that change from frame to frame, with a slider and a play button.
 
     Args:
-        frames: name of a curve -> its values, (F, L): F frames of L samples; or (L,) for a curve that stays.
+        frames: name of a curve -> its values, (F, L): F frames of L samples; (L,) for a curve that stays; or (F, n, L)
+            for n curves that share a name and a colour.
         description: what the figure shows, in words, for readers who cannot see it.
         labels: F texts, one a frame ("t = 250, SNR 1.1"); by default "frame 1 of F", ...
         x: (L,) positions of the samples; by default 0, 1, ..., L-1.
@@ -60,14 +63,14 @@ class PathPlayer(anywidget.AnyWidget):
         colors: Mapping[str, str] | None = None,
         start: int = 0,
     ) -> None:
-        curves = {name: _array(name, value) for name, value in frames.items()}
+        curves = {(name, k): one for name, value in frames.items() for k, one in enumerate(_arrays(name, value))}
         if not curves:
             raise ValueError("frames is empty; at least one curve is needed.")
         if not description.strip():
             raise ValueError("description is empty; say in words what the figure shows.")
         n = max(len(curve) for curve in curves.values())
         length = next(iter(curves.values())).shape[1]
-        for name, curve in curves.items():
+        for (name, _), curve in curves.items():
             if curve.shape not in {(n, length), (1, length)}:
                 raise ValueError(f"Curve {name!r} is {curve.shape}; ({n}, {length}) or ({length},) is expected.")
         places = np.arange(length) if x is None else np.asarray(x, dtype=float)
@@ -76,9 +79,9 @@ class PathPlayer(anywidget.AnyWidget):
         texts = [f"frame {i + 1} of {n}" for i in range(n)] if labels is None else [str(text) for text in labels]
         if len(texts) != n:
             raise ValueError(f"labels has {len(texts)} texts; {n} are expected, one a frame.")
-        unknown = sorted(set(colors or {}) - set(curves))
+        unknown = sorted(set(colors or {}) - set(frames))
         if unknown:
-            raise ValueError(f"colors names {unknown[0]!r}, which is no curve; the curves are {', '.join(curves)}.")
+            raise ValueError(f"colors names {unknown[0]!r}, which is no curve; the curves are {', '.join(frames)}.")
         if not 0 <= start < n:
             raise ValueError(f"start is {start}; it must be a frame, 0..{n - 1}.")
 
@@ -89,8 +92,8 @@ class PathPlayer(anywidget.AnyWidget):
         scaled = np.round(((every - low) / (high - low) * 2 - 1) * _INT16).astype("<i2")
         meta = {
             "curves": [
-                {"name": name, "frames": len(curve), "color": (colors or {}).get(name, "")}
-                for name, curve in curves.items()
+                {"name": "" if k else name, "frames": len(curve), "color": (colors or {}).get(name, "")}
+                for (name, k), curve in curves.items()
             ],
             "frames": n,
             "length": length,
@@ -106,20 +109,20 @@ class PathPlayer(anywidget.AnyWidget):
         super().__init__(meta=meta, values=scaled.tobytes(), frame=start)
 
     def __repr__(self) -> str:
-        names = ", ".join(curve["name"] for curve in self.meta["curves"])
+        names = ", ".join(curve["name"] for curve in self.meta["curves"] if curve["name"])
         return f"PathPlayer({self.meta['title']!r}: {self.meta['frames']} frames of {names})"
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    """A curve as (F, L) float64; F = 1 for one that stays."""
+def _arrays(name: str, value: Any) -> list[np.ndarray]:
+    """The curves of one name, each (F, L) float64; F = 1 for one that stays."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
     array = np.asarray(value, dtype=float)
-    if array.ndim not in (1, 2) or 0 in array.shape:
-        raise ValueError(f"Curve {name!r} has shape {array.shape}; (F, L) or (L,) is expected, neither of them 0.")
+    if array.ndim not in (1, 2, 3) or 0 in array.shape:
+        raise ValueError(f"Curve {name!r} is {array.shape}; (F, L), (L,) or (F, n, L) is expected, none of them 0.")
     if not np.isfinite(array).all():
         raise ValueError(f"Curve {name!r} has values that are not finite.")
-    return array if array.ndim == 2 else array[None]
+    return list(array.swapaxes(0, 1)) if array.ndim == 3 else [array if array.ndim == 2 else array[None]]
 
 
 def _uneven(places: np.ndarray) -> bool:

@@ -19,7 +19,7 @@ CHAPTERS = Path(__file__).resolve().parents[1] / "chapters"
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more one run has than another: the mean over seeds, the half-width of its 95 % interval, and on how many."""
+    """How much more one run has than another: means over seeds, a 95 % interval, and how many seeds both have."""
 
     value: float
     margin: float
@@ -55,7 +55,7 @@ class Claim:
         return difference(experiment, self.column, self.more, self.less)
 
     def holds(self, experiment: Experiment) -> bool:
-        """Whether the table bears the sentence out: the difference is larger than its interval (or ``same``: is not)."""
+        """Whether the table bears the sentence out: the difference exceeds its interval (or ``same``: does not)."""
         found = self.difference(experiment)
         if self.same:
             return abs(found.value) <= found.margin
@@ -63,7 +63,7 @@ class Claim:
 
 
 def difference(experiment: Experiment, column: str, more: str, less: str) -> Difference:
-    """By how much `more` exceeds `less` in a column: means over seeds, Welch's 95 % interval. Needs three seeds each."""
+    """By how much `more` exceeds `less`: means over seeds, Welch's 95 % interval. Needs three seeds each."""
     values = {run: [float(r[column]) for r in experiment.rows() if r["run"] == run] for run in (more, less)}
     for run, v in values.items():
         if len(v) < 3:

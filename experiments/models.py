@@ -12,7 +12,7 @@ from ddpm_lib import LinearSkip, NoiseLevel, Recipe, UNet1D, Wiener, fit_gaussia
 
 from .runner import Experiment, both
 
-DEFAULT = Recipe(steps=900)
+DEFAULT = Recipe(steps=600)
 
 
 def around(family, seed: int, network) -> LinearSkip:
@@ -80,6 +80,21 @@ def untold(family, seed: int) -> LinearSkip:
     return around(family, seed, Untold(2, 1))
 
 
+def scalar(family, seed: int) -> LinearSkip:
+    """One number in place of the covariance: data of the same power that know nothing of shape (Karras et al. 2022)."""
+    x0, _ = family.sample(50_000, stream(seed, 0, 1))
+    power = float(x0.square().mean())
+    return LinearSkip(UNet1D(2, 1), Wiener(torch.zeros_like(x0[0]), power * torch.eye(x0[0].numel())))
+
+
+class NeverTold(Bare):
+    """Neither a linear denoiser nor the noise level: the network has x_t and nothing else."""
+
+    def __init__(self, family, seed: int):
+        super().__init__(family, seed)
+        self.unet = Untold(1, 1)
+
+
 def uniform(network, schedule):
     """Without a linear denoiser nobody knows beforehand where its error lies, so t is drawn uniformly."""
     return None
@@ -96,6 +111,10 @@ EXPERIMENT = Experiment(
         "not told the noise level": replace(DEFAULT, network=untold),
         "the U-Net, t uniform": replace(DEFAULT, density=uniform),
         "no linear denoiser, t uniform": replace(DEFAULT, network=Bare, density=uniform),
+        "one number for the linear denoiser": replace(DEFAULT, network=scalar),
+        "neither linear denoiser nor noise level": replace(DEFAULT, network=NeverTold, density=uniform),
+        "MLP, 7 times as long": replace(DEFAULT, network=mlp, steps=7 * DEFAULT.steps),  # about as many seconds
+        "the U-Net, 60 steps": replace(DEFAULT, steps=60),  # the chapter trains it again
     },
     seeds=range(3),
     measure=both,

@@ -21,6 +21,8 @@ from ddpm_lib import (
     Denoiser,
     Estimate,
     FamilyOracle,
+    Mixture,
+    MixtureOracle,
     Recipe,
     Schedule,
     fit,
@@ -40,7 +42,7 @@ LOCKS = TABLES.parent / "_build" / "locks"
 BANDS = {"t_1_10": (1, 10), "t_11_100": (11, 100), "t_101_400": (101, 400), "t_401_1000": (401, 1000)}
 TEST, SAMPLES = 70_001, 70_002  # seeds that no training run has
 
-Measure = Callable[[Recipe, Denoiser], Mapping[str, Any]]
+Measure = Callable[[Recipe, Denoiser], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class Experiment:
         seeds: how often each is trained.
         measure: (recipe, trained denoiser) → columns of the table; a tensor goes into ``experiments/NAME.npz``
             under the name of the run, from the first seed.
+        watch: recipe → a Lightning callback that watches the training; its dictionary ``found`` joins the columns.
     """
 
     name: str
     recipes: Mapping[str, Recipe]
     seeds: Iterable[int]
     measure: Measure
+    watch: Callable[[Recipe], Any] | None = None
 
     @property
     def table(self) -> Path:
@@ -89,12 +93,13 @@ class Experiment:
         key = run, str(seed), recipe.fingerprint(), ddpm_lib.__version__
         return any((r["run"], r["seed"], r["recipe"], r["version"]) == key for r in self.rows())
 
-    def fill(self) -> None:
-        """Train and measure what is missing, one row after the other; a row is written when it is done.
+    def fill(self, seeds: Iterable[int] | None = None) -> None:
+        """Train and measure what is missing (of these seeds only), row after row; a row is written when it is done.
 
         Any number of processes may fill a table together: a row is made by the one that locked it first.
         """
-        missing = self.missing()
+        wanted = set(self.seeds if seeds is None else seeds)
+        missing = [one for one in self.missing() if one[1] in wanted]
         print(f"{self.name}: {len(self.rows())} rows are there, {len(missing)} to go", flush=True)
         for run, seed, recipe in missing:
             try:
@@ -109,7 +114,8 @@ class Experiment:
     def make(self, run: str, seed: int, recipe: Recipe) -> None:
         """Train one recipe, measure it, and put its row into the table."""
         start = time.perf_counter()
-        denoiser = fit(recipe).denoiser
+        watch = None if self.watch is None else self.watch(recipe)
+        denoiser = fit(recipe, callbacks=[] if watch is None else [watch]).denoiser
         row = {
             "run": run,
             "seed": seed,
@@ -120,7 +126,7 @@ class Experiment:
             "weights": sum(p.numel() for p in denoiser.network.parameters()),
             "seconds": round(time.perf_counter() - start),
         }
-        found = self.measure(recipe, denoiser)
+        found = self.measure(recipe, denoiser) | ({} if watch is None else watch.found)
         drawn = {f"{run}: {k}": v.numpy() for k, v in found.items() if isinstance(v, torch.Tensor)}
         if drawn and seed == next(iter(self.seeds)):
             self.keep(drawn)
@@ -160,7 +166,8 @@ def fresh(family: Any, schedule: Schedule, low: int, high: int, n: int) -> tuple
     x0, _ = family.sample(n, generator)
     t = torch.randint(low, high + 1, (n,), generator=generator)
     eps = torch.randn(x0.shape, generator=generator)
-    return x0, t, eps, predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t)
+    exact = MixtureOracle(family, schedule) if isinstance(family, Mixture) else FamilyOracle(family, schedule)
+    return x0, t, eps, predicted_noise(exact, q_sample(x0, t, eps, schedule), t)
 
 
 def ratio(recipe: Recipe, denoiser: Denoiser, low: int, high: int, n: int) -> Estimate:
@@ -178,7 +185,7 @@ def losses(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
     return found
 
 
-def samples(recipe: Recipe, denoiser: Denoiser, n: int = 2048, **sampler: Any) -> dict[str, float]:
+def samples(recipe: Recipe, denoiser: Denoiser, n: int = 1024, **sampler: Any) -> dict[str, float]:
     """Validity of n samples and the laws of their parameters over the critical value."""
     generator = stream(SAMPLES, recipe.seed, 0)
     *_, x = sample(denoiser, (n, 1, recipe.family.length), generator=generator, **sampler)

@@ -77,8 +77,8 @@ def chromium():
 class Visit:
     """One tab; `outside` are the requests that left the book (none is let through), `errors` what scripts threw."""
 
-    def __init__(self, browser, base, page, **options):
-        self.outside, self.errors = [], []
+    def __init__(self, browser, base, page, listen=None, **options):
+        self.outside, self.errors, self.asked = [], [], [] if listen is None else listen
         self.context = browser.new_context(**options)
         self.context.route("**/*", functools.partial(self.guard, base))
         self.tab = self.context.new_page()
@@ -88,6 +88,7 @@ class Visit:
         self.tab.wait_for_load_state("load")
 
     def guard(self, base, route):
+        self.asked.append(route.request.url)
         if route.request.url.startswith((base, "data:", "blob:")):
             route.continue_()
         else:

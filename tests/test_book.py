@@ -3,16 +3,23 @@
 import base64
 import json
 import re
+import sys
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
+import reference
 
 import ddpm_lib
 from ddpm_lib.sampler_widget import Sampler
 from ddpm_lib.widgets import PathPlayer
 
 ROOT = Path(__file__).resolve().parents[1]
+
 FILES = sorted((ROOT / "chapters").glob("*.ipynb"))
 CHAPTERS = [file for file in FILES if re.match(r"\d\d_", file.name)]
 MAX_PNG = 100_000  # bytes
@@ -75,11 +82,54 @@ def test_figures_in_the_prose_come_from_a_cell(file):
             assert figure in known or figure in SAID_ONCE, f"{figure} is in the text and in no cell: {text[:200]}"
 
 
-def test_toc_names_the_notebooks_that_exist():
+def pages():
+    """All that _toc.yml names, sections too."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    named = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
-    notebooks = sorted(name for name in named if not (ROOT / f"{name}.md").exists())
-    assert notebooks == [f"chapters/{file.stem}" for file in FILES]
+    chapters = [c for part in toc["parts"] for c in part["chapters"]]
+    return [toc["root"], *(p["file"] for c in chapters for p in (c, *c.get("sections", [])))]
+
+
+def test_toc_names_the_notebooks_and_pages_that_exist():
+    files = [*(ROOT / "chapters").rglob("*.ipynb"), *(ROOT / "chapters").rglob("*.md")]
+    there = [f.relative_to(ROOT).with_suffix("").as_posix() for f in files if ".ipynb_checkpoints" not in f.parts]
+    assert sorted(pages()) == sorted(there)
+
+
+# --- the API reference --------------------------------------------------------------------------------
+
+
+AUTOMODULE = re.compile(r"^\.\. automodule:: ddpm_lib\.(\w+)$", re.M)
+REFERENCE = [ROOT / f"{page}.md" for page in pages() if page.startswith("chapters/api/")]
+
+
+def modules_of_the_reference():
+    """The modules that the pages of the reference show, in their order."""
+    return [module for file in REFERENCE for module in AUTOMODULE.findall(file.read_text("utf-8"))]
+
+
+def test_the_reference_shows_the_modules_of_readme_s_table():
+    """A new module: a row of README's table, and three lines on a page in chapters/api."""
+    table = Counter(module for row in reference.rows() for module in row.modules)
+    assert table == Counter(file.stem for file in (ROOT / "ddpm_lib").glob("*.py") if file.stem != "__init__")
+    assert Counter([*modules_of_the_reference(), "__main__"]) == table
+
+
+def test_every_public_name_stands_in_the_reference_once_with_its_docstring():
+    offered = [name for module in modules_of_the_reference() for name in reference.names(module)]
+    counts = Counter(offered)
+    assert {name: counts[name] for name in ddpm_lib.__all__ if counts[name] != 1} == {}
+    for module in modules_of_the_reference():
+        found = import_module(f"ddpm_lib.{module}")
+        for name in reference.names(module):
+            thing = getattr(found, name)
+            own = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
+            assert not callable(thing) or (own or "").strip(), f"{module}.{name} says nothing of itself"
+
+
+@pytest.mark.parametrize("file", REFERENCE, ids=lambda file: file.stem)
+def test_each_module_of_the_reference_stands_under_its_name(file):
+    text = file.read_text("utf-8")
+    assert re.findall(r"^## `(\w+)`$", text, re.M) == AUTOMODULE.findall(text)
 
 
 @each_file

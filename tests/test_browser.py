@@ -10,8 +10,13 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 import pytest
 
+import ddpm_lib
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(f"chapters/{file.stem}.html" for file in (ROOT / "chapters").glob("*.ipynb"))
+FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
+PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
+API = [page for page in PAGES if page.startswith("chapters/api/")]
+ENTRY = r'<dt class="sig[^"]*" id="(ddpm_lib\.[\w.]+)">(.*?)</dt>'
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 STATE = '<script type="application/vnd.jupyter.widget-state+json">'
 
@@ -123,6 +128,17 @@ def test_no_link_inside_the_book_is_dead(html):
             if not target.exists() or (fragment and target in parsed and fragment not in parsed[target].ids):
                 dead.append(f"{path.relative_to(html)}: {href}")
     assert dead == []
+
+
+def test_every_public_name_has_one_entry_a_link_to_it_and_its_source(html):
+    entries = [(page, *found) for page in API for found in re.findall(ENTRY, (html / page).read_text("utf-8"), re.S)]
+    overview = (html / "chapters/appendix_api.html").read_text("utf-8")
+    for name in ddpm_lib.__all__:
+        mine = [entry for entry in entries if entry[1].split(".")[-1] == name and entry[1].count(".") == 2]
+        assert len(mine) == 1, f"{name} has {len(mine)} entries in the reference"
+        ((page, full, rest),) = mine
+        assert f'href="{page.removeprefix("chapters/")}#{full}"' in overview
+        assert name == "LEFTOVER" or f'_modules/{full.rpartition(".")[0].replace(".", "/")}.html#{name}"' in rest
 
 
 def with_players(html):

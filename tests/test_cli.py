@@ -192,6 +192,7 @@ def test_options_make_the_recipe(recipe):
     assert repr(said.schedule) == repr(ddpm_lib.cosine(50))
     said = recipe("--recipe.parametrisation", "ddpm_lib.V", "--recipe.sizes.width=12", "--recipe.ema=0.9")
     assert isinstance(said.parametrisation, ddpm_lib.V) and said.ema == 0.9
+    assert said.weight is ddpm_lib.simple and recipe("--recipe.weight", "ddpm_lib.vlb").weight is ddpm_lib.vlb
     assert said.build().network.network.patches.out_channels == 12
     said = recipe("--recipe.network", "my_module.tiny", "--recipe.sizes.width=16")
     assert isinstance(said.build().network, UNet1D) and said.build().network.patches.out_channels == 16
@@ -388,6 +389,21 @@ def test_samples_of_the_model_that_ships(here, refused, capsys):
     assert main(["sample", "run", "--n=17", "--steps=2", "--out", "new/some.npz"]) == 0
     assert sorted(os.listdir("new")) == ["some.npz", "some.png"]
     assert Signals("new/some.npz").signals.shape == (17, 1, 32)  # and can be trained on
+
+
+def test_parts_that_processes_draw_are_together_the_whole(here, refused):
+    draw = ["sample", "run", "--n=7", "--steps=3", "--seed=2"]
+    for part in ("1/1", "1/3", "2/3", "3/3"):
+        assert main([*draw, f"--part={part}"]) == 0
+    whole, *parts = (
+        np.load(f"run/{name}.npz")["signals"]
+        for name in ("samples", "samples-1-of-3", "samples-2-of-3", "samples-3-of-3")
+    )
+    assert [len(part) for part in parts] == [2, 2, 3] and len(np.unique(whole, axis=0)) == 7
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-5)
+    for odd in ("0/3", "4/3", "1/8", "2", "1/0", "../1/2"):
+        assert "K/N, such as 2/4" in refused(*draw, f"--part={odd}", "--out=odd.npz")
+    assert not Path("odd.npz").exists()
 
 
 def test_the_model_that_ships_is_close_to_its_floor(capsys, tmp_path, monkeypatch):

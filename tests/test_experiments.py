@@ -1,14 +1,25 @@
 """The runner of the experiments: tables that go on where they stopped, and are not filled twice."""
 
 import csv
+import os
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import SHORT, small
 
-from ddpm_lib import Denoiser, Eps, FamilyOracle, simple
-from experiments import families, models, noise, runner, schedules
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from faults import finish, fork
+
+from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, cosine, linear, q_sample, simple
+from experiments import models, runner, schedules
+from experiments.__main__ import NAMES
+from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
 
 
@@ -59,6 +70,52 @@ def test_a_run_that_was_stopped_goes_on(experiment, monkeypatch):
     assert len(asked) == 4 and made.rows()[:3] == before
 
 
+def test_two_processes_fill_one_table_and_make_no_row_twice(experiment, tmp_path, monkeypatch):
+    """Both start at the same moment with the same list; which of them makes a row is up to chance."""
+    made, _ = experiment
+    monkeypatch.setattr(runner, "LOCKS", tmp_path / "locks")
+    whole, gate = Experiment.make, os.pipe()
+
+    def counted(self, run, seed, recipe):
+        with (tmp_path / "made").open("a") as file:
+            file.write(f"{os.getpid()} {run} {seed}\n")
+        time.sleep(0.2)  # so that one process is still at it when the other looks
+        whole(self, run, seed, recipe)
+
+    def work():
+        os.read(gate[0], 1)
+        made.fill()
+
+    monkeypatch.setattr(Experiment, "make", counted)
+    started = [fork(work) for _ in range(2)]
+    os.write(gate[1], b"go")
+    assert all(finish(pid) for pid in started)
+    lines = [line.split() for line in (tmp_path / "made").read_text().splitlines()]
+    rows = [(r["run"], r["seed"]) for r in made.rows()]
+    assert sorted(rows) == [("one", "0"), ("one", "1"), ("two", "0"), ("two", "1")]
+    assert sorted((run, seed) for _, run, seed in lines) == sorted(rows)
+    assert {int(pid) for pid, *_ in lines} == set(started)
+    assert set(np.load(made.tensors)) == {"one: drawn", "two: drawn"} and made.missing() == []
+
+
+def test_jobs_are_processes_that_share_the_threads(monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command, env):
+            started.append((command[1:], env["OMP_NUM_THREADS"]))
+
+        def wait(self):
+            return 3 * (len(started) == 2)
+
+    monkeypatch.setattr(sys, "argv", ["experiments", "models", "--jobs=2"])
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    with pytest.raises(SystemExit) as stop:
+        experiments_main()
+    assert started == [(["-m", "experiments", "models"], "4")] * 2 and stop.value.code == 3
+
+
 def test_another_recipe_under_the_same_name_is_made_anew(experiment):
     made, asked = experiment
     made.fill()
@@ -88,7 +145,7 @@ def test_the_exact_denoiser_stands_at_the_floor():
 
 
 @pytest.mark.parametrize(
-    "experiment", [m.EXPERIMENT for m in (models, noise, families, schedules)], ids=lambda e: e.name
+    "experiment", [import_module(f"experiments.{name}").EXPERIMENT for name in NAMES], ids=lambda e: e.name
 )
 def test_every_declared_recipe_is_another_one(experiment):
     """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
@@ -106,3 +163,30 @@ def test_the_simpler_models_take_signals_and_give_noise(name):
     xt, t = torch.randn(3, 1, 128, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 500, 1000])
     assert denoiser(xt, t).eps.shape == xt.shape and denoiser(xt, t).eps.isfinite().all()
     assert simple(recipe.schedule, t).shape == (3,)
+
+
+def test_the_exact_denoiser_in_the_place_of_a_network():
+    """It is told log-SNR, not t, and answers as the oracle of whatever schedule it is sampled on."""
+    wide = cosine()  # from log-SNR 10 to -20
+    ours, exact = Denoiser(schedules.Exact(SHORT, 0), wide, X0()), FamilyOracle(SHORT, wide)
+    x0, _ = SHORT.sample(6, torch.Generator().manual_seed(0))
+    for t in (1, 500, 1000):
+        xt = q_sample(x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(t)), wide)
+        torch.testing.assert_close(ours(xt, t).x0.detach(), exact(xt, t).x0, rtol=0, atol=2e-5)
+
+
+def test_losses_of_all_schedules_are_compared_at_the_same_noise_levels():
+    log_snr = schedules.RULER.log_snr(torch.arange(1, schedules.RULER.T + 1))
+    torch.testing.assert_close(log_snr.diff(), log_snr.diff().mean().expand(99), rtol=1e-9, atol=0)
+    assert log_snr[0] >= schedules.BANDS[0][0] and log_snr[-1] <= schedules.BANDS[-1][1]
+    x0, t, eps, exact = schedules.own(SHORT, linear(50), 150)
+    assert torch.bincount(t)[1:].tolist() == [3] * 50
+    assert runner.loss_over_floor(FamilyOracle(SHORT, linear(50)), exact, x0, t, eps).value == pytest.approx(
+        1, abs=1e-6
+    )
+
+
+def test_the_report_s_schedule_ends_where_the_report_s_does():
+    assert float(schedules.unscaled(300).alpha_bar(300)) == pytest.approx(0.0480584, abs=1e-7)
+    # what Ho's schedule is for signals of power 1, this one is for ours: as much signal as noise at t = 260
+    assert float(schedules.GRIDS["shifted"].snr(260)) * schedules.POWER == pytest.approx(1, abs=0.03)

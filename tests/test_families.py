@@ -134,6 +134,19 @@ def test_boxes_that_make_no_sense_are_refused(make):
         make()
 
 
+class Hard(Edges):
+    """Edges that are not averaged: one that moves within a cell changes nothing."""
+
+    def formula(self, x, A, a, d):
+        return A * ((x >= a) & (x < a + d)).to(x.dtype)
+
+
+@pytest.mark.parametrize("ask", [lambda f: FamilyOracle(f, HO), lambda f: fit_family(torch.ones(1, 1, 128), f)])
+def test_a_parameter_without_effect_is_told(ask):
+    with pytest.raises(ValueError, match="No signal changes when a changes a little"):
+        ask(Hard())
+
+
 def test_a_chirp_that_aliases_is_warned_about():
     with pytest.warns(UserWarning, match="Nyquist"):
         Chirp(length=32)

@@ -162,6 +162,7 @@ DENOISERS = [
     FiniteOracle(FAMILY.sample(5, torch.Generator().manual_seed(0))[0], HO),
     FamilyOracle(FAMILY, HO, cells=64, keep=8),
     FamilyOracle(SCALED, HO, cells=64, keep=8),
+    MixtureOracle(Mixture([FAMILY, SCALED]), HO, cells=64, keep=8),
 ]
 denoisers = mostly(st.sampled_from(DENOISERS), st.sampled_from([None, "x", nn.Identity(), lambda x, t: x]))
 pairs = mostly(
@@ -293,6 +294,49 @@ def bound(name, d):
     judge(lambda: best_variance(denoiser, x, g))
 
 
+HEAD = UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4)
+
+
+@case("LearnedVariance", "AnalyticVariance", "interpolated", "bound_at", "hybrid", share=0.5)
+def variances(name, d):
+    denoiser, x, t, s = d(denoisers), d(signals), d(times), d(number(1, 3))
+    eps, scale, sigma = d(partner(x)), d(number(1e-3, 1.0)), d(st.one_of(st.none(), number(0.1)))
+    judge(lambda: interpolated(HO, t, s, x))
+    network = d(mostly(st.just(HEAD), st.sampled_from([None, "x", nn.Identity(), UNet1D(2, 2, width=4, dim=4)])))
+    made = [judge(lambda: LearnedVariance(network, denoiser)), judge(lambda: AnalyticVariance(denoiser)), beta]
+    for variance in made:
+        if variance is not None:
+            for out in (
+                judge(lambda v=variance: bound_at(denoiser, x, t, eps, v, sigma)),
+                judge(lambda v=variance: hybrid(denoiser, x, t, eps, v, scale, sigma)),
+            ):
+                assert out is None or out.shape == (len(x),)
+    if made[0] is not None:
+        judge(lambda: made[0].v(x, t))
+        judge(lambda: made[0].given(x)(HO, t, s))
+
+
+@case("LossHistory")
+def history(name, d):
+    kept = judge(lambda: LossHistory(d(number(T, 3)), d(number(1, 10))))
+    if kept is not None:
+        values, t = d(tensor(2)), d(times)
+        judge(lambda: kept.add(t, values))
+        kept.add(torch.arange(1, len(kept.counts) + 1).repeat(10), torch.ones(10 * len(kept.counts)))
+        assert (judge(kept.density) > 0).all()
+
+
+@case("log_likelihood", "posterior_variance", "Likelihood", share=0.2)
+def flow(name, d):
+    denoiser, x, t, chunk = d(denoisers), d(signals), d(times), d(number(1, 16))
+    out = judge(lambda: posterior_variance(denoiser, x, t, chunk))
+    assert out is None or out.shape == x.shape
+    steps, first = d(number(4, 8)), d(number(1.0, 0.1))
+    if not (isinstance(steps, int) and steps > 100):  # right, and slow
+        found = judge(lambda: log_likelihood(denoiser, x, steps, first))
+        assert found is None or judge(found.bits_per_dim).shape == (len(x),)
+
+
 @case("gaussian_kl")
 def kl(name, d):
     square, one, two = (d(st.one_of(number(0.5, 2.0), tensor(3), tensor(2).map(abs_or_self))) for _ in range(3))
@@ -348,8 +392,9 @@ def sampling(name, d):
         )
     )
     step, start = d(st.sampled_from(STEPS)), d(st.one_of(st.none(), signals))
-    out = judge(lambda: list(sample(denoiser, shape, steps, step, g, start=start)))
-    assert out is None or all(x.shape == torch.Size(shape) for x in out)
+    rows = d(mostly(st.just(slice(None)), st.sampled_from([*ODD, slice(1), slice(9, 99), slice(None, None, 2)])))
+    out = judge(lambda: list(sample(denoiser, shape, steps, step, g, start=start, rows=rows)))
+    assert out is None or all(x.shape == (len(range(shape[0])[rows]), *shape[1:]) for x in out)
 
 
 @case("Schedule")
@@ -363,6 +408,7 @@ def schedule_class(name, d):
     make = d(st.sampled_from([Schedule, Schedule.from_betas, Schedule.from_alpha_bar]))
     schedule = judge(lambda: make(table)) or HO
     t, s, log_snr = d(times), d(st.one_of(st.none(), times)), d(st.one_of(number(0.0, -3.0), tensor(3)))
+    by = d(number(2.5, -1.0))
     judge(lambda: schedule.alpha_bar(t))
     if not reaches_zero(t):
         judge(lambda: (schedule.snr(t), schedule.log_snr(t)))
@@ -370,6 +416,7 @@ def schedule_class(name, d):
     if isinstance(t, torch.Tensor):
         judge(lambda: schedule(t))
     judge(lambda: schedule.at_log_snr(log_snr))
+    judge(lambda: schedule.shifted(by))
 
 
 def reaches_zero(t):
@@ -428,6 +475,20 @@ def finite_sets(name, d):
     x, params, n = d(signals), d(st.one_of(st.none(), tensor(2, 1))), d(number(1, 4))
     judge(lambda: check_signals(x))
     judge(lambda: Finite(x, params).sample(n))
+
+
+@case("Augmented", "Negate", "Reverse", "Scale", "Shift")
+def changed_signals(name, d):
+    x, n, g = d(signals), d(number(1, 4)), d(generator)
+    p, low, high, most = d(number(0.5, 0.0, 1.0)), d(number(0.8)), d(number(1.2)), d(number(3, 0, 20))
+    make = {"Negate": lambda: Negate(p), "Scale": lambda: Scale(low, high), "Shift": lambda: Shift(most)}
+    change = judge(make.get(name, lambda: Reverse(p)))
+    if change is not None:
+        judge(lambda: change(x, g))
+    strange = [None, 3, "x", lambda x, g: None, lambda x, g: x[..., 1:], lambda x, g: math.nan * x]
+    source = judge(lambda: Augmented(Finite(normal(SHAPE)), d(mostly(st.just(change), st.sampled_from(strange)))))
+    if source is not None:
+        judge(lambda: source.sample(n, g))
 
 
 @case("report_grid", share=0.3)
@@ -521,6 +582,14 @@ def scores(name, d):
 def recipes(name, d):
     numbers = dict(steps=5, batch=4, lr=1e-3, kernel_lr=0.02, warmup=1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
     changes = {k: d(number(v)) for k, v in numbers.items()}
+    heavy = [
+        lambda schedule, t: -schedule.snr(t),
+        lambda schedule, t: 1 / (t - 1),
+        lambda schedule, t: "heavy",
+        None,
+        7,
+    ]
+    changes["weight"] = d(mostly(st.sampled_from([simple, vlb, min_snr]), st.sampled_from(heavy)))
     recipe = judge(lambda: small(family=FAMILY, **changes))
     if recipe is not None:
         judge(lambda: [recipe.learning_rate(k) for k in (0, recipe.steps - 1)])
@@ -641,6 +710,35 @@ def noise_in_the_data(name, d):
         made = judge(lambda kind=kind: [kind(denoiser, sigma)])
         if made:
             judge(lambda made=made: made[0](x, t))
+            if kind is NoisyOracle:
+                judge(lambda made=made: made[0].log_density(x, t))
+                judge(lambda made=made: made[0].covariance(x, t) if hasattr(made[0], "covariance") else None)
+
+
+@case("Mixture", "MixtureOracle")
+def several_families(name, d):
+    odd = st.sampled_from([[], [FAMILY], [FAMILY, Ricker()], FAMILY, None, "x", [FAMILY, None], {FAMILY: SCALED}])
+    families, x, t, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(signals), d(times), d(number(3, 1))
+    made = judge(lambda: [Mixture(families)])
+    if made:
+        judge(lambda: made[0].sample(n))
+    cells = d(number(64))
+    exact = judge(lambda: [MixtureOracle(made[0] if made else families, HO, cells=cells, keep=8)])
+    if exact:
+        judge(lambda: (exact[0](x, t), exact[0].weights(x, t), exact[0].covariance(x, t)))
+        judge(lambda: exact[0].oracles[0].with_evidence(x, t))
+
+
+@case("denoise", "noise_time", "posterior_draws")
+def denoising(name, d):
+    schedule, y, sigma, n, steps = d(schedules), d(signals), d(number(0.1, 0.01, 5.0)), d(number(2, 1)), d(number(3, 1))
+    denoiser, step, g = d(denoisers), d(st.sampled_from(STEPS)), d(generator)
+    t = judge(lambda: noise_time(schedule, sigma))
+    assert t is None or 1 <= t <= schedule.T
+    out = judge(lambda: denoise(denoiser, y, sigma))
+    assert out is None or out.x0.shape == y.shape
+    out = judge(lambda: posterior_draws(denoiser, y, sigma, n, steps, step, g))
+    assert out is None or out.shape == (len(y), n, *y.shape[1:])
 
 
 @case("posterior_given", "Measurement", share=0.3)

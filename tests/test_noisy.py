@@ -90,7 +90,7 @@ def test_its_floor_is_its_own():
 
 def test_what_cannot_be_known_is_refused():
     cleaned = Cleaned(pair(0.3)[1], 0.3)
-    with pytest.raises(ValueError, match="below that nothing is known"):
+    with pytest.raises(ValueError, match="has seen nothing below"):
         cleaned(torch.zeros(1, 1, L, dtype=DOUBLE), 5)
     for sigma in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="must be a number"):

@@ -17,15 +17,19 @@ from ddpm_lib import (
     V,
     by_linear_error,
     cosine,
+    draw_times,
     fit,
     fit_gaussian,
     linear,
     linear_skip,
     longer,
     loss,
+    min_snr,
     pretrained,
     report_grid,
+    simple,
     stream,
+    vlb,
 )
 
 FAMILY = SHORT
@@ -123,6 +127,66 @@ def test_a_share_and_a_family_are_needed():
         linear_skip(report_grid(128), conditional=True)
 
 
+# --- the weight ---------------------------------------------------------------------------------------
+
+
+def twice(schedule, t):
+    return 2 * simple(schedule, t)
+
+
+def at_500(schedule, t):
+    """Only the term of t = 500 counts."""
+    return torch.where(t == 500, schedule.snr(t), 0.0)
+
+
+def test_the_weight_of_a_recipe_is_the_weight_of_its_loss():
+    """The first loss of a run is that of the untrained denoiser on the first batch, weighted; of any density over t."""
+    for density in (None, torch.arange(1000, 0, -1.0)):
+        recipe = small(steps=1, weight=vlb, density=lambda network, schedule, density=density: density)
+        denoiser = recipe.build()
+        x0, t, eps, over = recipe.draw(denoiser.network)(0)
+        by_hand = (over * vlb(HO, t) / HO.snr(t) * loss(denoiser, x0, t, eps)).mean()
+        assert fit(recipe).losses.item() == pytest.approx(by_hand.item(), rel=1e-5)
+        assert fit(small(steps=1, density=recipe.density)).losses.item() != pytest.approx(by_hand.item(), rel=0.1)
+
+
+def test_the_size_of_a_weight_means_nothing_to_the_optimiser():
+    """Muon and AdamW divide by the size of the gradient: twice the loss is the same path, while nothing is clipped."""
+    one, two = (fit(small(clip=1e6, weight=weight)) for weight in (simple, twice))
+    torch.testing.assert_close(two.losses, 2 * one.losses, rtol=1e-3, atol=0)
+    clipped, unclipped = (fit(small(clip=clip, weight=twice)).losses for clip in (1e-9, 1e6))
+    assert not torch.allclose(clipped, unclipped, rtol=1e-3)
+
+
+def test_any_density_estimates_the_same_weighted_loss():
+    """(1/T)/p(t) in front keeps the mean of the weighted loss, whatever the weight."""
+    denoiser, n = small().build(), 20_000
+    t, over = draw_times(n, HO, stream(5, 0), 1 / torch.arange(1.0, 1001))
+    even = torch.arange(n) % 1000 + 1
+    x0, eps = FAMILY.sample(n, stream(5, 1))[0], torch.randn(n, 1, 64, generator=stream(5, 2))
+    for weight in (simple, vlb, min_snr):
+        weighed = over * loss(denoiser, x0, t, eps, weight)
+        mean, error = weighed.mean().item(), weighed.std().item() / n**0.5
+        assert abs(mean - loss(denoiser, x0, even, eps, weight).mean().item()) < 4.5 * error
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ("min_snr", "a function of"),
+        (None, "a function of"),
+        (lambda schedule, t: -schedule.snr(t), "must not be negative"),
+        (lambda schedule, t: 0 * schedule.snr(t), "nor 0 at every t"),
+        (lambda schedule, t: schedule.snr(t) * torch.nan, "hold NaN"),
+        (lambda schedule, t: torch.ones(3), r"must have shape \(1000,\)"),
+        (lambda schedule, t: 5.0, "must be a tensor"),
+    ],
+)
+def test_weights_that_are_refused(weight, said):
+    with pytest.raises((TypeError, ValueError), match=rf"weight of a recipe .*{said}"):
+        small(weight=weight)
+
+
 # --- recipes ------------------------------------------------------------------------------------------
 
 
@@ -162,6 +226,11 @@ DIFFERENT = {
     "its value": small(family=Morlet(length=64, amplitude=2.0, frequency=(5.0, 12.0))),
     "signals": small(family=Finite(torch.zeros(3, 1, 64))),
     "other signals": small(family=Finite(torch.ones(3, 1, 64))),
+    "weight": small(weight=vlb),
+    "another weight": small(weight=min_snr),
+    "cut elsewhere": small(weight=partial(min_snr, gamma=4.0)),
+    "twice the weight": small(weight=twice),
+    "a weight that is 0 nearly everywhere": small(weight=at_500),
     "even times": small(density=lambda network, schedule: torch.ones(schedule.T)),
     "early times": small(density=lambda network, schedule: 1 / torch.arange(1.0, schedule.T + 1)),
 }

@@ -29,7 +29,7 @@ from ddpm_lib import (
     schedules,
     walk,
 )
-from ddpm_lib.samplers import TILT, Memory, beta, beta_tilde
+from ddpm_lib.samplers import ALL, TILT, Memory, beta, beta_tilde
 
 DOUBLE = torch.float64
 every = pytest.mark.parametrize("step", samplers.ALL, ids=[s.__name__ for s in samplers.ALL])
@@ -497,7 +497,27 @@ def test_even_log_snr_is_even_in_log_snr(make, T):
                 list(sample(toy(schedule=schedule).float(), (1, 1, 1), steps=times))
 
 
+@pytest.mark.parametrize("step", ALL, ids=lambda step: step.__name__)
+def test_slices_are_together_what_one_process_draws(step):
+    """To the bit here, where the numbers of a row do not depend on how many others there are."""
+    denoiser, shape = toy().float(), (5, 1, 1)
+    whole = list(sample(denoiser, shape, 6, step, rng(3)))
+    parts = [list(sample(denoiser, shape, 6, step, rng(3), rows=rows)) for rows in (slice(2), slice(2, 5))]
+    for state, *both in zip(whole, *parts, strict=True):
+        assert torch.equal(state, torch.cat(both)) and len(state.unique()) == 5
+    start = torch.randn(shape, generator=rng(9))
+    slices = slice(5), slice(1, 5, 2)
+    x, odd = (list(sample(denoiser, shape, 6, step, rng(3), start=start, rows=rows))[-1] for rows in slices)
+    assert torch.equal(x[1::2], odd)
+
+
 # --- refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [3, None, slice(0), slice(5, 9), [0, 1]])
+def test_rows_that_are_refused(rows):
+    with pytest.raises(ValueError, match=r"rows must be a slice that takes some of the 5 signals, got"):
+        sample(toy(), (5, 1, 1), rows=rows)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 21, True, 2.5, "5"])

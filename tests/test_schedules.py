@@ -135,6 +135,25 @@ def test_sigmoid_follows_its_formula():
     np.testing.assert_allclose(sigmoid(100).alpha_bar(torch.arange(100)), (f - end) / (f[0] - end), rtol=1e-9)
 
 
+@shipped
+def test_a_shift_is_a_scaling_of_the_data(make):
+    """Data exp(by/2) times as large on the schedule are the data on the shifted one, but for the size of x_t."""
+    schedule, by, t = make(20), 1.0, torch.arange(1, 21)
+    moved = schedule.shifted(by)
+    torch.testing.assert_close(moved.log_snr(t), schedule.log_snr(t) + by, rtol=1e-9, atol=1e-7)
+    (a, s), (a_moved, s_moved) = schedule(t, torch.float64), moved(t, torch.float64)
+    torch.testing.assert_close(math.exp(by / 2) * a / s, a_moved / s_moved, rtol=1e-6, atol=0)
+    assert float(moved.alpha_bar(0)) == 1
+    torch.testing.assert_close(moved.shifted(-by).log_alpha_bar(t), schedule.log_alpha_bar(t), rtol=1e-7, atol=1e-12)
+
+
+def test_a_shift_that_ends_too_early_warns_and_one_that_is_none_is_refused():
+    with pytest.warns(UserWarning, match="still holds"):
+        linear(50).shifted(8.0)
+    with pytest.raises(ValueError, match="by must be a number"):
+        linear(50).shifted(math.nan)
+
+
 def test_log_linear_is_linear_in_log_snr():
     log_snr = log_linear(50, first=4.0, last=-8.0).log_snr(torch.arange(1, 51))
     np.testing.assert_allclose(log_snr, np.linspace(4, -8, 50), rtol=1e-9)

@@ -110,7 +110,7 @@ def test_the_asked_device_reaches_lightning(monkeypatch):
     seen = {}
 
     class Trainer:
-        global_step = 0
+        global_step, world_size = 0, 1
 
         def __init__(self, **settings):
             seen.update(settings)

@@ -29,6 +29,19 @@ def test_values_survive_the_journey():
     assert [curve["frames"] for curve in widget.meta["curves"]] == [6, 1]
 
 
+def test_curves_that_share_a_name():
+    x = np.random.default_rng(0).standard_normal((6, 3, 40))
+    widget = player({"draws": x, "flat": np.zeros(40)}, colors={"draws": "red"})
+    assert [(c["name"], c["color"]) for c in widget.meta["curves"]] == [
+        ("draws", "red"),
+        ("", "red"),
+        ("", "red"),
+        ("flat", ""),
+    ]
+    assert np.abs(decoded(widget)[: 6 * 40] - x[:, 0].ravel()).max() < 1e-3
+    assert "frames of draws, flat" in repr(widget)
+
+
 def test_a_constant_curve_has_a_range():
     widget = player({"flat": np.full((2, 4), 3.0)})
     assert widget.meta["low"] < 3 < widget.meta["high"]
@@ -53,8 +66,8 @@ def test_places_are_sent_only_when_uneven():
     ("frames", "options", "message"),
     [
         ({}, {}, "at least one curve"),
-        ({"a": np.zeros((2, 3, 4))}, {}, r"Curve 'a' has shape \(2, 3, 4\)"),
-        ({"a": np.zeros((0, 4))}, {}, "neither of them 0"),
+        ({"a": np.zeros((1, 2, 3, 4))}, {}, r"Curve 'a' is \(1, 2, 3, 4\)"),
+        ({"a": np.zeros((0, 4))}, {}, "none of them 0"),
         ({"a": np.zeros((3, 4)), "b": np.zeros((2, 4))}, {}, r"Curve 'b' is \(2, 4\); \(3, 4\)"),
         ({"a": np.zeros((3, 4)), "b": np.zeros((3, 5))}, {}, r"Curve 'b' is \(3, 5\)"),
         ({"a": np.array([[0.0, np.nan]])}, {}, "not finite"),

@@ -45,9 +45,10 @@ def chapter_files() -> list[Path]:
 def cache_dir() -> Path:
     """Where the runs of the chapters are kept: another folder for another library."""
     digest = hashlib.sha256()
-    sources = [file for folder in ("ddpm_lib", "equations") for file in sorted((ROOT / folder).rglob("*"))]
-    for file in [*sources, *sorted(CHAPTERS.glob("*.bib")), *sorted((ROOT / "experiments").glob("*.csv"))]:
-        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv"}:
+    folders = ("ddpm_lib", "equations", "experiments")
+    sources = [file for folder in folders for file in sorted((ROOT / folder).rglob("*"))]
+    for file in [*sources, *sorted(CHAPTERS.glob("*.bib"))]:
+        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv", ".npz"}:
             digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return BUILD / ".jupyter_cache" / digest.hexdigest()[:16]
 

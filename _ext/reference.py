@@ -1,0 +1,114 @@
+"""The API reference: the docstrings of `ddpm_lib`, in the order of README's table of modules.
+
+sphinx.ext.autodoc and napoleon read the docstrings, viewcode adds the source; what is here is the rest:
+
+- `.. library::` lists every public name under the row of README's table that its module stands in;
+- `.. commands::` shows what `ddpm --help` and the help of each command say first;
+- a name in backticks in a docstring is a link, wherever in the library it is defined;
+- a field of a NamedTuple has no entry of its own ("Alias for field number 0").
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.ext.autosummary import extract_summary
+from sphinx.util.nodes import make_refnode
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+class Row(NamedTuple):
+    """A row of README's table: its modules, and what they hold."""
+
+    modules: list[str]
+    about: str
+
+
+def rows() -> list[Row]:
+    """README's table of modules."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    table = readme.split("| module | chapter | what it holds |")[1].split("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
+    return [Row(re.findall(r"`(\w+)`", modules), about) for modules, _, about in cells]
+
+
+def names(module: str) -> list[str]:
+    """What a module's ``__all__`` offers, in the order of its source."""
+    found = import_module(f"ddpm_lib.{module}")
+    source = inspect.getsource(found)
+    places = {name: re.search(rf"^(?:class |def |async def )?{name}\b", source, re.M) for name in found.__all__}
+    return sorted(places, key=lambda name: place.start() if (place := places[name]) else 0)
+
+
+class Library(Directive):
+    """Every public name under its row of README's table."""
+
+    def run(self) -> list[nodes.Node]:
+        lines: list[str] = []
+        for row in rows():
+            offered = [(m, n) for m in row.modules if m != "__main__" for n in names(m)]
+            lines += [f".. rubric:: {row.about[0].upper()}{row.about[1:]}", ""]
+            lines += [f"* `{n} <ddpm_lib.{m}.{n}>` – {self.summary(m, n)}" for m, n in offered]
+            lines += [""]
+        holder = nodes.container()
+        self.state.nested_parse(StringList(lines, "README.md"), 0, holder)
+        return holder.children
+
+    def summary(self, module: str, name: str) -> str:
+        """The first sentence of a docstring."""
+        thing = getattr(import_module(f"ddpm_lib.{module}"), name)
+        text = inspect.getdoc(thing) if callable(thing) else None
+        return extract_summary((text or "a constant").splitlines(), self.state.document)
+
+
+class Commands(Directive):
+    """What the program says of itself and of its commands."""
+
+    def run(self) -> list[nodes.Node]:
+        program = import_module("ddpm_lib.__main__")
+        found: list[nodes.Node] = []
+        for title, thing in {"": program, **program.COMMANDS}.items():
+            said = inspect.getdoc(thing) or ""
+            found += [
+                nodes.rubric("", f"ddpm {title}".strip()),
+                nodes.literal_block(said, said, language="text", classes=["help"]),
+            ]
+        return found
+
+
+def link(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nodes.Element | None:
+    """A short name, or one of another library, where Sphinx itself finds nothing."""
+    if node.get("refdomain") != "py":
+        return None
+    objects = env.get_domain("py").objects
+    target = node["reftarget"].removeprefix("ddpm_lib.")
+    found = [full for full in objects if re.fullmatch(rf"ddpm_lib\.\w+\.{re.escape(target)}", full)]
+    if len(found) != 1:
+        return contnode  # torch's, or an argument: not a link, and not a mistake
+    entry = objects[found[0]]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, found[0])
+
+
+def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, options: Any) -> bool | None:
+    return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
+
+
+def setup(app: Sphinx) -> dict:
+    for extension in ("autodoc", "napoleon", "viewcode"):
+        app.setup_extension(f"sphinx.ext.{extension}")
+    app.add_directive("library", Library)
+    app.add_directive("commands", Commands)
+    app.connect("missing-reference", link)
+    app.connect("autodoc-skip-member", skip)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

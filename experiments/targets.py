@@ -1,0 +1,131 @@
+"""What to predict and what to weigh: targets, weights, densities over t, and the running mean of the weights.
+
+The targets are compared on the plain U-Net with t uniform: the network of the book adds its output to a linear ε̂, so it
+has chosen its target. A weight in front of ‖x_0 - x̂_0‖² means the same for every target: each is trained with the loss
+that is natural to it, and each with that of ε, to tell what the target does from what the weight does. The weights, the
+densities and the running mean are compared on the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_lib import X0, Denoiser, FamilyOracle, Recipe, Schedule, V, min_snr, predicted_noise, q_sample, vlb
+
+from .models import Bare, uniform
+from .runner import TEST, Experiment, both, fresh
+
+TIMES = (1, 2, 5, 10, 30, 100, 200, 300, 400, 500, 700, 1000)
+
+
+def of_x0(schedule: Schedule, t: Tensor) -> Tensor:
+    """The loss that is natural to an x_0-network: ‖x_0 - x̂_0‖² itself, the same weight at every t."""
+    return torch.ones_like(schedule.snr(t))
+
+
+def of_v(schedule: Schedule, t: Tensor) -> Tensor:
+    """The loss that is natural to a v-network: ‖v - v̂‖² is SNR + 1 in front of ‖x_0 - x̂_0‖²."""
+    return schedule.snr(t) + 1
+
+
+def even(weight, schedule: Schedule) -> float:
+    """The mean over t of what a weight puts in front of ‖ε - ε̂‖²: what it gives a network that says ε̂ = 0."""
+    t = torch.arange(1, schedule.T + 1)
+    return float((weight(schedule, t) / schedule.snr(t)).mean())
+
+
+def bound(schedule: Schedule, t: Tensor) -> Tensor:
+    """The weights of the bound, at the size of L_simple: with either a network that says ε̂ = 0 has the loss 1."""
+    return vlb(schedule, t) / even(vlb, schedule)
+
+
+def min_snr_5(schedule: Schedule, t: Tensor) -> Tensor:
+    """min-SNR-5 (Hang et al. 2023), at the size of L_simple."""
+    return min_snr(schedule, t) / even(min_snr, schedule)
+
+
+def by_bound(network, schedule: Schedule) -> Tensor:
+    """t drawn as often as its term of the bound is large: Nichol & Dhariwal 2021, sec. 3.3.
+
+    They learn the terms while they train; here they are those of the linear denoiser, with which the network starts.
+    """
+    t = torch.arange(1, schedule.T + 1)
+    return (network.wiener.eps_error(*schedule(t)).flatten() * vlb(schedule, t) / schedule.snr(t)).float()
+
+
+@dataclass(frozen=True)
+class Restless(Recipe):
+    """The recipe with learning rates that do not fall: up over `warmup` steps, then flat."""
+
+    def learning_rate(self, step: int) -> float:
+        return min(1.0, (step + 1) / (self.warmup + 1))
+
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint()}-flat"
+
+
+def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
+    """As everywhere; then the mean square distance to the exact ε* at single t; then what the bound loses by it.
+
+    ``nats`` is how far the bound of this denoiser lies above that of the exact one, a signal: Σ_t w_t·E‖ε* - ε̂‖².
+    """
+    found = both(recipe, denoiser)
+    found |= {f"off_{t}": off(recipe, denoiser, t) for t in TIMES}
+    total, *drawn = by_weight(recipe.family, recipe.schedule, 2048)
+    return found | {"nats": total * recipe.family.length * float(_distance(denoiser, *drawn).mean())}
+
+
+def off(recipe: Recipe, denoiser: Denoiser, t: int) -> float:
+    """E‖ε* - ε̂‖² at one t."""
+    return float(_distance(denoiser, *fresh(recipe.family, recipe.schedule, t, t, 256)).mean())
+
+
+@cache
+def by_weight(family: Any, schedule: Schedule, n: int) -> tuple[Any, ...]:
+    """Σ_t w_t of the bound's weights in front of ‖ε - ε̂‖²; fresh x0, t drawn by them, ε, and the exact ε* of these."""
+    every, generator = torch.arange(1, schedule.T + 1), torch.Generator().manual_seed(TEST)
+    w = vlb(schedule, every) / schedule.snr(every)
+    x0, _ = family.sample(n, generator)
+    t = torch.multinomial(w, n, replacement=True, generator=generator) + 1
+    eps = torch.randn(x0.shape, generator=generator)
+    exact = predicted_noise(FamilyOracle(family, schedule), q_sample(x0, t, eps, schedule), t)
+    return float(w.sum()), x0, t, eps, exact
+
+
+def _distance(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, exact: Tensor) -> Tensor:
+    """‖ε* - ε̂‖² of each signal, a sample, (n,)."""
+    found = predicted_noise(denoiser, q_sample(x0, t, eps, denoiser.schedule), t)
+    return (exact - found).square().mean((1, 2)).double()
+
+
+DEFAULT = Recipe(steps=600)
+PLAIN = replace(DEFAULT, network=Bare, density=uniform)
+FLAT = Restless(family=DEFAULT.family, schedule=DEFAULT.schedule, steps=600)
+
+EXPERIMENT = Experiment(
+    name="targets",
+    recipes={
+        # short enough for the chapter to make it again
+        "plain, v with its own loss, 60 steps": replace(PLAIN, parametrisation=V(), weight=of_v, steps=60),
+        "plain, ε with L_simple": PLAIN,
+        "plain, x₀ with its own loss": replace(PLAIN, parametrisation=X0(), weight=of_x0),
+        "plain, x₀ with L_simple": replace(PLAIN, parametrisation=X0()),
+        "plain, v with its own loss": replace(PLAIN, parametrisation=V(), weight=of_v),
+        "plain, v with L_simple": replace(PLAIN, parametrisation=V()),
+        "the recipe": DEFAULT,
+        "min-SNR-5": replace(DEFAULT, weight=min_snr_5),
+        "the bound": replace(DEFAULT, weight=bound),
+        "the bound, t uniform": replace(DEFAULT, weight=bound, density=uniform),
+        "the bound, t by its terms": replace(DEFAULT, weight=bound, density=by_bound),
+        "no running mean": replace(DEFAULT, ema=0.0),
+        "rate flat": FLAT,
+        "rate flat, no running mean": replace(FLAT, ema=0.0),
+    },
+    seeds=range(3),
+    measure=measure,
+)

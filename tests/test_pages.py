@@ -1,0 +1,69 @@
+"""What every built page owes its readers: it can be used by everybody, it is light, and nothing in it is dead.
+
+`make test-browser` shows the line that each page prints.
+"""
+
+import gzip
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import axe_playwright_python
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
+PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
+VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+MAX_BYTES = 1_500_000  # gzipped, before anything is pressed
+MAX_SECONDS = 1.0  # until the text can be read
+
+pytestmark = pytest.mark.browser
+
+
+def findings(tab):
+    """What axe-core calls serious or critical: rule, how often, the first element."""
+    tab.evaluate(f"() => {{ {AXE}; window.axe ??= axe; }}")
+    found = tab.evaluate("rules => axe.run(document, { runOnly: rules, resultTypes: ['violations'] })", RULES)
+    bad = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    return [(v["id"], len(v["nodes"]), v["nodes"][0]["html"][:120]) for v in bad]
+
+
+def weight(html, addresses):
+    """Bytes on their way to the reader, gzipped, of what a page asked for."""
+    files = {html / unquote(urlsplit(a).path.lstrip("/")) for a in addresses if a.startswith("http")}
+    return sum(len(gzip.compress(file.read_bytes(), 6)) for file in files if file.is_file())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_can_be_used_by_everybody_and_is_light(visit, html, page):
+    bad, asked = {}, []
+    for scheme in ("light", "dark"):
+        seen = visit("http", page, color_scheme=scheme, listen=asked)
+        seen.math_is_set()
+        seen.players_are_ready()
+        bad[scheme] = findings(seen.tab)
+    dead = seen.tab.locator(".widget-note").count() + seen.tab.evaluate(
+        f"[...document.querySelectorAll('{VIEW}')].filter(v => !v.nextElementSibling?.childElementCount).length"
+    )
+    size = weight(html, asked)
+    painted = min(
+        visit("http", page).tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        for _ in range(2)
+    )
+    print(
+        f"\n{page}: {len(seen.outside)} requests to other hosts, {sum(map(len, bad.values()))} findings of axe, "
+        f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {painted / 1e3:.2f} s"
+    )
+    assert bad == {"light": [], "dark": []}
+    assert size <= MAX_BYTES
+    assert dead == 0 and seen.outside == []
+    assert painted / 1e3 <= MAX_SECONDS
+
+
+def test_axe_sees_what_is_wrong(visit):
+    """A control for the test above: a picture without a text and a button without a name are found."""
+    tab = visit("http", PAGES[0]).tab
+    tab.evaluate("document.body.insertAdjacentHTML('beforeend', '<main><img src=\"x.png\"><button></button></main>')")
+    assert {"image-alt", "button-name"} <= {rule for rule, *_ in findings(tab)}
