@@ -70,7 +70,7 @@ class Measurement:
         return x0[:, 0] @ self.matrix.to(x0).T
 
     def check(self, y: Tensor, x: Tensor | None = None) -> Tensor:
-        """Return y (B, M), or say in one sentence why these are not numbers of this measurement; of x's type, if given."""
+        """Return y (B, M), of x's type where x is given; or say why it is not what this measures, of x (B, 1, L)."""
         rows = len(self.matrix)
         if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[1] != rows or not (y.abs() <= LARGEST).all():
             raise ValueError(f"y must be finite and of shape (B, {rows}), one row a signal, got {brief(y)}.")

@@ -183,9 +183,7 @@ class FamilyOracle(nn.Module):
         evidence = log_w.logsumexp(1) + share + self.per_unit - x.shape[1] / 2 * math.log(2 * math.pi * s**2)
         return _Nodes(theta, shapes, _told(log_w.softmax(1)), scale, evidence)
 
-    def _by_time(
-        self, xt: Tensor, t: Tensor | float, tails: int = 1
-    ) -> Iterator[tuple[Tensor, _Nodes]]:
+    def _by_time(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> Iterator[tuple[Tensor, _Nodes]]:
         """Rows that share a time, in chunks that fit the cache, with their nodes.
 
         The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.

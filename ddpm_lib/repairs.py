@@ -1,6 +1,6 @@
-"""Steps that keep to a measurement, whatever the network: known samples put back (RePaint), or a push (DPS); chapter 21.
+"""Steps that keep to a measurement: known samples are put back (RePaint), or every step is pushed (DPS); chapter 21.
 
-Both are steps for the loop of `sample`; fix what they need with `functools.partial`. `Guided` does the same as a denoiser.
+Both are for the loop of `sample`; fix what they need with `functools.partial`. `Guided` does it as a denoiser.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def dps(
         x_s = x_s' - ζ·∇_{x_t}‖y - A·x̂_0(x_t)‖
 
     The likelihood of their eq. (16) would push with 1/σ² times the gap; their algorithm divides by the norm of the gap
-    instead (appendix C.2), whatever σ is. Their code takes the gradient of the norm, as here; their formula, that of its
-    square over the norm, is twice that. ζ has no right value: it is tuned. Many steps are needed, 250 and more in the
-    paper.
+    instead, whatever σ is (appendix C.2). Here as in their code the gradient is that of the norm; their formula, the
+    gradient of its square over the norm, is twice that. ζ has no right value: it is tuned. It takes many steps, 250
+    and more in the paper (appendix C.5).
 
     Args:
         denoiser, xt, t, s, noise: as for `ancestral`.

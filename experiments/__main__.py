@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-NAMES = ("models", "noise", "families", "schedules", "data", "targets")
+NAMES = ("models", "noise", "families", "schedules", "data", "targets", "coverage")
 
 
 def main() -> None:

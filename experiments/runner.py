@@ -116,13 +116,7 @@ class Experiment:
         start = time.perf_counter()
         watch = None if self.watch is None else self.watch(recipe)
         denoiser = fit(recipe, callbacks=[] if watch is None else [watch]).denoiser
-        row = {
-            "run": run,
-            "seed": seed,
-            "recipe": recipe.fingerprint(),
-            "version": ddpm_lib.__version__,
-            "torch": torch.__version__.split("+")[0],
-            "threads": torch.get_num_threads(),
+        row = self.head(run, seed, recipe) | {
             "weights": sum(p.numel() for p in denoiser.network.parameters()),
             "seconds": round(time.perf_counter() - start),
         }
@@ -131,6 +125,17 @@ class Experiment:
         if drawn and seed == next(iter(self.seeds)):
             self.keep(drawn)
         self.append(row | {k: v for k, v in found.items() if not isinstance(v, torch.Tensor)})
+
+    def head(self, run: str, seed: int, recipe: Any) -> dict[str, Any]:
+        """How a row begins: what it is of, and what made it."""
+        return {
+            "run": run,
+            "seed": seed,
+            "recipe": recipe.fingerprint(),
+            "version": ddpm_lib.__version__,
+            "torch": torch.__version__.split("+")[0],
+            "threads": torch.get_num_threads(),
+        }
 
     def lock(self, name: str, timeout: float = -1) -> FileLock:
         """A lock among the processes that fill this table; one that was killed lets go of it."""
