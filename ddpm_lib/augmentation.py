@@ -1,4 +1,4 @@
-"""Augmentation: more signals from those that are there, by changes that ought not to matter (chapter 15).
+"""Augmentation: more signals from those that are there, by changes that ought not to matter.
 
 A change keeps the law of a family if changed signals are again draws of the family; then it adds nothing false. The
 benchmark's wavelets are even, and they stand as often left as right: `Reverse` keeps their law exactly. `Shift` pushes

@@ -1,4 +1,4 @@
-"""Several families at once: signals of one or the other, and the exact denoiser that is not told which (chapter 17)."""
+"""Several families at once: signals of one or the other, and the exact denoiser that is not told which."""
 
 from __future__ import annotations
 
