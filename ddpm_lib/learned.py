@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,11 @@ def _ends(schedule: Schedule, t: Tensor | float, s: Tensor | float, v: Tensor) -
     return (noise_s / noise_t).to(v.device)[:, None, None] * beta, beta
 
 
+def _as_noisy(own: Schedule, other: Schedule, t: Tensor | float) -> Tensor | float:
+    """The time at which one's own schedule is as noisy as the other is at t."""
+    return t if own is other else own.at_log_snr(other.log_snr(t))
+
+
 class LearnedVariance(nn.Module):
     """σ² of every sample, between β̃ and β as far as a network says so: eq. (15), for any step from t to s.
 
@@ -84,7 +89,7 @@ class LearnedVariance(nn.Module):
 
     def given(self, xt: Tensor) -> Variance:
         """σ² (B, C, L) as a function of (schedule, t, s), at this x_t (B, C, L)."""
-        return lambda schedule, t, s: interpolated(schedule, t, s, self.v(xt, t))
+        return lambda schedule, t, s: interpolated(schedule, t, s, self.v(xt, _as_noisy(self.schedule, schedule, t)))
 
 
 class AnalyticVariance:
@@ -113,19 +118,19 @@ class AnalyticVariance:
         def sigma2(schedule: Schedule, t: Tensor | float, s: Tensor | float) -> Tensor:
             beta_tilde, beta = _ends(schedule, t, s, check_signals(xt, "xt"))
             noise = -torch.expm1(schedule.log_alpha_bar(times(t, xt))).to(xt.device)[:, None, None]
-            omega = posterior_variance(self.denoiser, xt, t).double() / noise
+            omega = posterior_variance(self.denoiser, xt, _as_noisy(self.schedule, schedule, t)).double() / noise
             return (beta_tilde + omega * (beta - beta_tilde)).clamp(min=beta_tilde / 100)
 
         return sigma2
 
 
-class _Answered(NamedTuple):
+class _Answered:
     """A denoiser that has been asked already."""
 
-    schedule: Schedule
-    x0: Tensor
+    def __init__(self, schedule: Schedule, x0: Tensor):
+        self.schedule, self.x0 = schedule, x0
 
-    def __call__(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
         return Prediction(self.x0, self.x0)
 
 

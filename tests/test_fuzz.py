@@ -331,7 +331,7 @@ def flow(name, d):
     denoiser, x, t, chunk = d(denoisers), d(signals), d(times), d(number(1, 16))
     out = judge(lambda: posterior_variance(denoiser, x, t, chunk))
     assert out is None or out.shape == x.shape
-    steps, first = d(number(4, 8)), d(number(1.0, 0.1))
+    steps, first = d(number(12, 16)), d(number(1.0, 0.1))
     if not (isinstance(steps, int) and steps > 100):  # right, and slow
         found = judge(lambda: log_likelihood(denoiser, x, steps, first))
         assert found is None or judge(found.bits_per_dim).shape == (len(x),)

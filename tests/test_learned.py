@@ -195,6 +195,24 @@ def test_an_untrained_network_samples_with_beta_tilde():
     )
 
 
+class ToldNoise(nn.Module):
+    """v is a function of the noise level alone."""
+
+    def forward(self, x, log_snr, cond):
+        return torch.sigmoid(log_snr)[:, None, None].expand(len(x), 1, x.shape[-1])
+
+
+@pytest.mark.parametrize(("t", "s"), [(1000, 700), (350, 340), (55.5, 3)])
+def test_on_another_grid_it_is_asked_at_the_same_noise(t, s):
+    xt = torch.randn(2, 1, 3, generator=rng(), dtype=DOUBLE)
+    learned = LearnedVariance(ToldNoise(), diagonal((0.1, 0.2, 0.3), FEW))
+    expected = interpolated(HO, t, s, torch.sigmoid(HO.log_snr(t)).expand(2, 1, 3))
+    torch.testing.assert_close(learned.given(xt)(HO, t, s), expected, rtol=1e-6, atol=0)
+    analytic = AnalyticVariance(diagonal((0.1, 0.2, 0.3), FEW)).given(xt)(HO, t, s)[0, 0]
+    exact = torch.tensor([reverse_variance(p, HO, t, s) for p in (0.1, 0.2, 0.3)], dtype=DOUBLE)
+    torch.testing.assert_close(analytic, exact, rtol=1e-5, atol=0)
+
+
 # --- which t ------------------------------------------------------------------------------------------
 
 

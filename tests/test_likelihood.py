@@ -104,7 +104,7 @@ def test_clean_data_have_no_likelihood():
 
 def test_bits_are_negative_nats_over_samples_and_log_two():
     exact, x0 = correlated()
-    found = log_likelihood(exact, x0, 8)
+    found = log_likelihood(exact, x0, 12)
     assert found.dim == N
     torch.testing.assert_close(found.bits_per_dim() * N * math.log(2), -found.nats)
 
@@ -119,7 +119,7 @@ def test_another_variance_can_be_trusted():
 
 def test_signals_do_not_depend_on_each_other():
     exact, x0 = correlated()
-    torch.testing.assert_close(log_likelihood(exact, x0[2:3], 8).nats, log_likelihood(exact, x0, 8).nats[2:3])
+    torch.testing.assert_close(log_likelihood(exact, x0[2:3], 12).nats, log_likelihood(exact, x0, 12).nats[2:3])
 
 
 # --- the posterior variance ---------------------------------------------------------------------------
@@ -222,8 +222,8 @@ def test_the_flow_of_the_exact_denoiser_has_the_density_of_the_data():
 # --- refusals -----------------------------------------------------------------------------------------
 
 BAD = {
-    "steps of three": (lambda d, x: log_likelihood(d, x, 6), "multiple of 4"),
-    "no steps": (lambda d, x: log_likelihood(d, x, 0), "steps must be an integer from 4"),
+    "odd steps": (lambda d, x: log_likelihood(d, x, 15), "steps must be even"),
+    "no steps": (lambda d, x: log_likelihood(d, x, 0), "steps must be an integer from 12"),
     "first = 0": (lambda d, x: log_likelihood(d, x, first=0.0), "first must be a number"),
     "first near T": (lambda d, x: log_likelihood(d, x, first=990.0), "too near to T"),
     "no denoiser": (lambda d, x: log_likelihood(None, x), "A denoiser is a function with a schedule"),
