@@ -5,7 +5,9 @@ sphinx.ext.autodoc and napoleon read the docstrings, viewcode adds the source; w
 - `.. library::` lists every public name under the row of README's table that its module stands in;
 - `.. commands::` shows what `ddpm --help` and the help of each command say first;
 - a name in backticks in a docstring is a link, wherever in the library it is defined;
-- a field of a NamedTuple has no entry of its own ("Alias for field number 0").
+- a field of a NamedTuple has no entry of its own ("Alias for field number 0");
+- the arguments of a signature, each on its line, are lines: Sphinx makes them a list of meanings without words, which a
+  screen reader stumbles over.
 """
 
 from __future__ import annotations
@@ -104,6 +106,16 @@ def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, options: 
     return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
 
 
+def plain_signatures(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
+    lines = {"<dl>": "<span>", "</dl>": "</span>", "<dd>": '<span class="line">', "</dd>": "</span>"}
+
+    def plain(signature: re.Match[str]) -> str:
+        return re.sub("|".join(lines), lambda tag: lines[tag[0]], signature[0])
+
+    if "body" in context:
+        context["body"] = re.sub(r'<dt class="sig .*?</dt>', plain, context["body"], flags=re.S)
+
+
 def setup(app: Sphinx) -> dict:
     for extension in ("autodoc", "napoleon", "viewcode"):
         app.setup_extension(f"sphinx.ext.{extension}")
@@ -111,4 +123,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("commands", Commands)
     app.connect("missing-reference", link)
     app.connect("autodoc-skip-member", skip)
+    app.connect("html-page-context", plain_signatures)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -38,6 +38,7 @@ from .optim import Muon, orthogonal
 from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
 from .quadrature import FamilyOracle
 from .recipes import Recipe, by_linear_error, linear_skip, longer
+from .repairs import dps, repaint
 from .samplers import Memory, ancestral, beta, beta_tilde, ddim, dpmpp_2m, dpmpp_2m_sde, heun, sample, walk
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
 from .scores import Score, Scoreboard, energy_distance, ks_uniform, memorised, scoreboard
@@ -125,6 +126,7 @@ __all__ = [
     "device",
     "dpmpp_2m",
     "dpmpp_2m_sde",
+    "dps",
     "draw_times",
     "elbo",
     "energy_distance",
@@ -162,6 +164,7 @@ __all__ = [
     "q_sample",
     "q_step",
     "quadratic",
+    "repaint",
     "report_grid",
     "sample",
     "save",

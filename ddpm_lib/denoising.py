@@ -89,8 +89,9 @@ def posterior_draws(
     start = xt.repeat_interleave(count(n, "The number of draws", high=10**6), 0)
     # so near to the first time there is nothing between it and 0
     times = even_log_snr(schedule, steps, TILT, start=t) if t > 1.01 else [t, 0.0]
-    *_, x0 = sample(denoiser, tuple(start.shape), times, step, generator, start.device, start)
-    return x0.view(len(y), n, *y.shape[1:])
+    rows, channels, length = start.shape
+    *_, x0 = sample(denoiser, (rows, channels, length), times, step, generator, start.device, start)
+    return x0.view(len(y), n, channels, length)
 
 
 def _as_xt(denoiser: Callable[..., Prediction], y: Tensor, sigma: float) -> tuple[Tensor, float]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import LARGEST, brief, check_conditions, check_signals, count, noised, number, reals, schedule_of
+from .checks import brief, check_conditions, check_signals, count, noised, number, reals, schedule_of
 from .diffusion import Denoiser, Prediction
 from .measurements import Measurement
 from .networks import LinearSkip
@@ -93,14 +93,15 @@ class Guided:
 
     Kalman's update. An oracle knows C (its ``covariance``), and `LinearCovariance` guesses it. For a network
     C·v = (1-ᾱ)/√ᾱ·(∂x̂_0/∂x_t)ᵀ·v (Tweedie's formula, once more), and A·C·Aᵀ is taken for r_t²·A·Aᵀ: that is ΠGDM (Song
-    et al. 2023). Exact for Gaussian data and an oracle; for all else an approximation that is good where the posterior
-    is narrow.
+    et al. 2023, eq. 4 and 7). With r_t = 0 it is the likelihood of DPS (Chung et al. 2023, eq. 16 without its factor
+    of two), for which `dps` has the steps that they use. Exact for Gaussian data and an oracle; for all else an
+    approximation that is good where the posterior is narrow.
 
     Args:
         denoiser: a `Denoiser` or an oracle.
         measurement: A and σ.
         y: (B, M), one row for every signal that will be sampled, at most 4096 (the chunk of `Memory`).
-        variance: r_t² of (schedule, t (B,)), for networks.
+        variance: r_t² of (schedule, t (B,)); by default the denoiser's own covariance, or `white` where it has none.
     """
 
     def __init__(
@@ -108,37 +109,49 @@ class Guided:
         denoiser: Callable[..., Prediction],
         measurement: Measurement,
         y: Tensor,
-        variance: Callable[[Schedule, Tensor], Tensor] = white,
+        variance: Callable[[Schedule, Tensor], Tensor] | None = None,
     ):
-        rows = len(measurement.matrix)
-        if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[1] != rows or not (y.abs() <= LARGEST).all():
-            raise ValueError(f"y must be finite and of shape (B, {rows}), one row a signal, got {brief(y)}.")
         self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
-        self.measurement, self.y, self.variance = measurement, y, variance
+        self.measurement, self.y, self.variance = measurement, measurement.check(y), variance
 
     def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
         """xt (B, 1, L), B as in y → Prediction."""
-        if len(xt) != len(self.y):
-            raise ValueError(f"There are {len(self.y)} measurements for {len(xt)} signals: give one for each.")
         t, a, s = noised(xt, t, self.schedule)
-        matrix, noise = self.measurement.matrix.to(xt), self.measurement.sigma**2 * torch.eye(len(self.y[0])).to(xt)
-        if hasattr(self.denoiser, "covariance"):
+        y = self.measurement.check(self.y, xt)
+        matrix, noise = self.measurement.matrix.to(xt), self.measurement.sigma**2 * torch.eye(y.shape[1]).to(xt)
+        if self.variance is None and hasattr(self.denoiser, "covariance"):
             x0, cov = self.denoiser(xt, t).x0, self.denoiser.covariance(xt, t)
             across = cov @ matrix.T  # C·Aᵀ, (B, L, M)
-            z = torch.linalg.solve(matrix @ across + noise, self._missed(x0)[..., None])
+            z = torch.linalg.solve(matrix @ across + noise, (y - self.measurement(x0))[..., None])
             x0 = x0 + (across @ z).mT
         else:
-            with torch.enable_grad():
-                leaf = xt.detach().requires_grad_()
-                x0 = self.denoiser(leaf, t).x0
-                r2 = self.variance(self.schedule, t).to(xt)[:, None, None]
-                z = torch.linalg.solve(r2 * matrix @ matrix.T + noise, self._missed(x0.detach())[..., None])
-                (pull,) = torch.autograd.grad(x0, leaf, (matrix.T @ z).mT)
-            x0 = x0.detach() + s**2 / a * pull
+            r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]
+
+            def gap(x0: Tensor) -> Tensor:
+                z = torch.linalg.solve(r2 * matrix @ matrix.T + noise, (y - self.measurement(x0))[..., None])
+                return (matrix.T @ z).mT
+
+            x0, pull = pulled(self.denoiser, xt, t, gap)
+            x0 = x0 + s**2 / a * pull
         return Prediction(x0, (xt - a * x0) / s)
 
-    def _missed(self, x0: Tensor) -> Tensor:
-        return self.y.to(x0) - self.measurement(x0)
+
+def pulled(
+    denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor | float, gap: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """x̂_0, and (∂x̂_0/∂x_t)ᵀ·gap(x̂_0), both (B, 1, L): what of a gap in x̂_0 a change of x_t would close.
+
+    By autograd through a network; an oracle has the slope from its covariance, √ᾱ/(1-ᾱ)·C (Tweedie's formula).
+    """
+    if hasattr(denoiser, "covariance"):
+        t, a, s = noised(xt, t, schedule_of(denoiser))
+        x0 = denoiser(xt, t).x0
+        return x0, a / s**2 * gap(x0) @ denoiser.covariance(xt, t)
+    with torch.enable_grad():
+        leaf = xt.detach().requires_grad_()
+        x0 = denoiser(leaf, t).x0
+        (pull,) = torch.autograd.grad(x0, leaf, gap(x0.detach()))
+    return x0.detach(), pull
 
 
 class LinearCovariance:

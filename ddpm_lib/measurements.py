@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import LARGEST, brief, check_signals, number
+from .checks import LARGEST, brief, check_signals, count, number
 from .denoising import noise_time
 from .quadrature import FamilyOracle
 from .schedules import Schedule
@@ -48,14 +48,18 @@ class Measurement:
     @classmethod
     def samples(cls, mask: Tensor, sigma: float) -> Measurement:
         """The samples where mask (L,) is True; the others are missing."""
-        if mask.ndim != 1 or mask.dtype != torch.bool:
-            raise TypeError(f"A mask must be boolean and of shape (L,), got {mask.dtype} and {tuple(mask.shape)}.")
+        if not isinstance(mask, Tensor) or mask.ndim != 1 or mask.dtype != torch.bool:
+            got = f"{mask.dtype} and {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise TypeError(f"A mask must be a boolean tensor of shape (L,), got {got}.")
+        if not mask.any():
+            raise ValueError("A mask must be True where a sample is known, and it is False everywhere: nothing is.")
         return cls(torch.eye(len(mask))[mask], sigma)
 
     @classmethod
     def low_pass(cls, length: int, width: float, sigma: float, stride: int = 1) -> Measurement:
         """Gaussian means of `width` samples around every `stride`-th sample; at the ends of what is there."""
-        at = torch.arange(length, dtype=torch.float32)
+        at = torch.arange(count(length, "The length", high=10**5), dtype=torch.float32)
+        number(width, "The width of a mean", 0.01), count(stride, "The stride")
         weight = torch.exp(-((at[::stride, None] - at) ** 2) / (2 * width**2))
         return cls(weight / weight.sum(1, keepdim=True), sigma)
 
@@ -64,6 +68,17 @@ class Measurement:
         if check_signals(x0).shape[1:] != (1, self.matrix.shape[1]):
             raise ValueError(f"This measures signals of shape (1, {self.matrix.shape[1]}), got {tuple(x0.shape[1:])}.")
         return x0[:, 0] @ self.matrix.to(x0).T
+
+    def check(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return y (B, M), or say in one sentence why these are not numbers of this measurement; of x's type, if given."""
+        rows = len(self.matrix)
+        if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[1] != rows or not (y.abs() <= LARGEST).all():
+            raise ValueError(f"y must be finite and of shape (B, {rows}), one row a signal, got {brief(y)}.")
+        if x is None:
+            return y
+        if len(x) != len(y):
+            raise ValueError(f"There are {len(y)} measurements for {len(x)} signals: give one for each.")
+        return y.to(x)
 
     def observe(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """y (B, M): A·x_0 with noise."""
@@ -77,10 +92,14 @@ class _Seen(Family):
     def __init__(self, family: Family, matrix: Tensor):
         limits = zip(family.names, family.low.tolist(), family.high.tolist(), strict=True)
         self.whole, self.matrix, self.scale = family, matrix, family.scale
+        # single samples need no others: the formula is asked at their positions only
+        self.single = bool(((matrix == 1).sum(1) == 1).all() and ((matrix != 0).sum(1) == 1).all())
+        self.positions = family.x[matrix.argmax(1)] if self.single else family.x
         super().__init__({name: (low, high) for name, low, high in limits}, len(matrix), (0.0, 1.0))
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
-        return self.whole.formula(self.whole.x.to(params[0]), *params) @ self.matrix.to(params[0]).T
+        seen = self.whole.formula(self.positions.to(params[0]), *params)
+        return seen if self.single else seen @ self.matrix.to(params[0]).T
 
 
 def posterior_given(
@@ -97,9 +116,16 @@ def posterior_given(
     which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is.
 
     Raises:
-        ValueError: a noise that the schedule does not reach; fewer than two measured numbers; a family whose
-            exact denoiser is not known.
+        ValueError: a measurement of signals of another length; a noise that the schedule does not reach; fewer than two
+            measured numbers; a family whose exact denoiser is not known.
     """
+    length = measurement.matrix.shape[1]
+    if length != family.length:
+        raise ValueError(
+            f"This measures signals of {length} samples, but those of {family!r} have {family.length}: "
+            "make the mask as long as the signals."
+        )
+    measurement.check(y)
     t = noise_time(schedule, measurement.sigma)
     a, _ = schedule(torch.tensor([t]), y.dtype)
     # finer than for a mean: draws are middles of cells, and an instrument may see one signal far better than another

@@ -107,23 +107,27 @@ class NoisyOracle:
 class Cleaned:
     """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
 
-    The inverse of `NoisyOracle`: both noises are Gaussian, so the law of x_t, and its score, do not tell which of them
+    The inverse of `NoisyOracle`. Both noises are Gaussian, so the law of x_t, and its score, do not tell which of them
     is the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise √(τ²-σ²), Tweedie's
     formula taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a denoiser of these data
     has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one leads to the mean.
 
+    An error of the network's ε̂ comes out τ²/√(τ²-σ²) times as large in x̂_0, least at τ = √2·σ.
+
     Args:
         denoiser: trained on signals y = x_0 + σ·n.
         sigma: standard deviation of the noise in the data.
+        ratio: τ/σ at `end`, above 1. An exact denoiser may go nearer to 1.
 
     Attributes:
-        end: the time at which the noise over the signal, √(1-ᾱ)/√ᾱ, is 1.1 times the data's; at least 1.
+        end: the time at which the noise over the signal, √(1-ᾱ)/√ᾱ, is `ratio` times the data's; at least 1.
     """
 
-    def __init__(self, denoiser: Callable[..., Prediction], sigma: float):
+    def __init__(self, denoiser: Callable[..., Prediction], sigma: float, ratio: float = math.sqrt(2)):
         self.denoiser, self.sigma = denoiser, _checked(sigma)
         self.schedule: Schedule = schedule_of(denoiser)
-        log_snr = math.inf if sigma == 0 else -2 * math.log(1.1 * sigma)
+        number(ratio, "ratio", 1.0, 1e6, above=True)
+        log_snr = math.inf if sigma == 0 else -2 * math.log(ratio * sigma)
         self.end = max(1.0, float(self.schedule.at_log_snr(torch.tensor(log_snr)))) if sigma else 1.0
 
     def __call__(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:

@@ -184,13 +184,14 @@ class FamilyOracle(nn.Module):
         return _Nodes(theta, shapes, _told(log_w.softmax(1)), scale, evidence)
 
     def _by_time(
-        self, xt: Tensor, t: Tensor | float, tails: int = 1, chunk: int = 32
+        self, xt: Tensor, t: Tensor | float, tails: int = 1
     ) -> Iterator[tuple[Tensor, _Nodes]]:
         """Rows that share a time, in chunks that fit the cache, with their nodes.
 
         The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.
         """
-        t = times(t, xt)
+        t, numbers = times(t, xt), len(self.corners) * tails * self.keep * self.atoms.shape[1]  # of one row's nodes
+        chunk = min(32, max(1, 2**23 // numbers))
         self.family.check_length(xt)
         for time in t.unique().tolist():
             for rows in (t == time).nonzero()[:, 0].split(chunk):
@@ -220,14 +221,13 @@ class FamilyOracle(nn.Module):
         noised(xt, t, self.schedule)
         out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
         for rows, (_, shapes, weight, scale, _) in self._by_time(xt, t, tails=3):
-            if scale is None:
-                mean, square = torch.ones_like(weight), torch.ones_like(weight)
-            else:
-                mean, square = (m.to(weight) for m in scale.moments())
-            centre = (weight * mean)[:, None] @ shapes
-            gap = mean[..., None] * shapes - centre
-            spread = (weight * (square - mean**2))[..., None] * shapes
-            out[rows] = ((weight[..., None] * gap).mT @ gap + spread.mT @ shapes).to(xt.dtype)
+            moments = None if scale is None else [m.to(weight) for m in scale.moments()]
+            scaled = shapes if moments is None else moments[0][..., None] * shapes
+            gap = scaled - weight[:, None] @ scaled
+            cov = (weight[..., None] * gap).mT @ gap
+            if moments is not None:  # and the scale is not sharp
+                cov = cov + ((weight * (moments[1] - moments[0] ** 2))[..., None] * shapes).mT @ shapes
+            out[rows] = cov.to(xt.dtype)
         return _told(out)
 
     @torch.no_grad()

@@ -220,20 +220,14 @@ def fit(
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
         engine = lightning.Trainer(**settings)
-        if recipe.batch % engine.world_size:
-            raise ValueError(
-                f"{engine.world_size} processes cannot share a batch of {recipe.batch} evenly: change one."
-            )
+        if recipe.batch % (ranks := engine.world_size):
+            raise ValueError(f"{ranks} processes cannot share a batch of {recipe.batch} evenly: change one of the two.")
         try:
             engine.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
         except Exception as error:  # a damaged file can raise anything
-            if engine.world_size > 1 and lost(error):
-                kept = (
-                    f"{last} is untouched: resume from it" if last and last.exists() else "There is no checkpoint yet"
-                )
-                raise ConnectionError(
-                    f"Another process of this run has ended, and with it this one. {kept}."
-                ) from error
+            if ranks > 1 and lost(error):
+                kept = f"{last} is untouched: resume from it." if last and last.exists() else "There is no checkpoint."
+                raise ConnectionError(f"Another process of this run has ended, and with it this one. {kept}") from error
             if resume and engine.global_step == 0:
                 told = isinstance(error, (RuntimeError, ValueError))
                 reason = str(error).split(". ")[0].splitlines()[0].rstrip(":") if told else "it cannot be read"

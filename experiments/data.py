@@ -127,7 +127,7 @@ class Own:
         return float((self.eps - eps).square().mean())
 
 
-def sides(recipe: Few, denoiser: Denoiser, n: int = 2048) -> dict[str, float]:
+def sides(recipe: Few, denoiser: Denoiser, n: int = 1024) -> dict[str, float]:
     """The loss on its own signals beside both optima, and how far it went from the family's answer to the set's.
 
     `towards` is the coefficient of ε̂ - ε_family on ε_set - ε_family, over noisy versions of the training signals: 0 for

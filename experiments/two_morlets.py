@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm_lib import (
     BenchmarkMorlet,
     Denoiser,
+    Family,
     FamilyOracle,
     FittedSignals,
     Recipe,
@@ -49,17 +50,19 @@ def fit_both(x: Tensor, rounds: int = 5) -> FittedSignals:
     return FittedSignals(params, whole, residual, one.valid & other.valid & (residual < 0.05))
 
 
-def gibbs(xt: Tensor, t: Tensor, schedule: Schedule, generator: torch.Generator) -> Tensor:
-    """An estimate of E[x_0 | x_t], (n, 1, L), for signals (n, 1, L) at times (n,): two wavelets drawn in turn.
+def gibbs(
+    xt: Tensor, t: Tensor, schedule: Schedule, generator: torch.Generator, pair: tuple[Family, Family] = (LEFT, RIGHT)
+) -> Tensor:
+    """An estimate of E[x_0 | x_t], (n, 1, L), for sums of a pair of signals (n, 1, L) at times (n,), drawn in turn.
 
     Each turn adds the mean of `DRAWS` draws of one wavelet given the other, and the turns go on from one of them.
     """
-    oracles = FamilyOracle(LEFT, schedule), FamilyOracle(RIGHT, schedule)
+    oracles = [FamilyOracle(family, schedule) for family in pair]
     a, _ = schedule(t)
     drawn = [torch.zeros_like(xt), torch.zeros_like(xt)]
     total = torch.zeros_like(xt)
     for turn in range(WARM_UP + TURNS):
-        for k, (oracle, family) in enumerate(zip(oracles, (LEFT, RIGHT), strict=True)):
+        for k, (oracle, family) in enumerate(zip(oracles, pair, strict=True)):
             params = oracle.posterior(xt - a * drawn[1 - k], t, DRAWS, generator)
             shapes = family.render(params.flatten(0, 1)).view(*params.shape[:2], -1)
             drawn[k] = shapes[:, :1]

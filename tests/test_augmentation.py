@@ -62,7 +62,7 @@ def test_a_shift_moves_the_wavelet_and_its_law():
     counts = apart.argmin(0).bincount(minlength=17)
     assert ((counts - 400 / 17).square() / (400 / 17)).sum() < 39  # χ² with 16 degrees: above 39 once in a thousand
     # the whole family: those that were pushed over the edge of the box, E|k|Δ/4 of them, are no longer valid
-    many, _ = FAMILY.sample(3000, rng(4))
+    many, _ = FAMILY.sample(1000, rng(4))
     invalid = 1 - fit_family(Shift(8)(many, rng(5)), FAMILY).valid.double().mean().item()
     over = float(torch.arange(-8, 9).abs().double().mean() * step / 4)
     assert 0.3 * over < invalid < 1.5 * over and over > 0.03  # 2 % of the box on each side are forgiven
@@ -72,12 +72,12 @@ def test_a_negative_and_a_scaled_wavelet_are_none_of_the_family():
     x0, _ = FAMILY.sample(40, rng(6))
     assert not fit_family(Negate(p=1.0)(x0), FAMILY).valid.any()
     louder = fit_family(Scale(1.2, 1.3)(x0, rng(7)), FAMILY)
-    assert not louder.valid.any() and (louder.residual - 0.25).abs().max() < 0.06
+    assert not louder.valid.any() and 0.15 < louder.residual.min() < louder.residual.max() < 0.3
 
 
 def test_only_what_keeps_the_law_keeps_it():
     """Shares and laws of all four, at the defaults."""
-    x0, _ = FAMILY.sample(1000, rng(8))
+    x0, _ = FAMILY.sample(400, rng(8))
     valid = {}
     for kind in ALL:
         fits = fit_family(kind()(x0, rng(9)), FAMILY)

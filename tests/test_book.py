@@ -1,5 +1,6 @@
 """The structure of the book: what a reader, a plain Jupyter and the next recording can rely on."""
 
+import ast
 import base64
 import json
 import re
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
 import reference
 
 import ddpm_lib
+from ddpm_lib import explorers
 from ddpm_lib.sampler_widget import Sampler
 from ddpm_lib.widgets import PathPlayer
 
@@ -83,10 +85,9 @@ def test_figures_in_the_prose_come_from_a_cell(file):
 
 
 def pages():
-    """All that _toc.yml names, sections too."""
+    """All that _toc.yml names. No sections: the theme's control that unfolds them has no name for a screen reader."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    chapters = [c for part in toc["parts"] for c in part["chapters"]]
-    return [toc["root"], *(p["file"] for c in chapters for p in (c, *c.get("sections", [])))]
+    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
 
 
 def test_toc_names_the_notebooks_and_pages_that_exist():
@@ -216,7 +217,7 @@ def test_names_of_figures_are_used_once_in_the_book():
 @each_file
 def test_interactive_figures_are_stored_with_their_state_and_today_s_front_end(file):
     states = read(file)["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
-    front_ends = {str(widget._esm) for widget in (PathPlayer, Sampler)}
+    front_ends = {str(widget._esm) for widget in (PathPlayer, Sampler, *explorers.ALL)}
     for cell, view in outputs(file, VIEW):
         assert view["model_id"] in states, f"no stored state: {source(cell)}"
         state = states[view["model_id"]]["state"]
@@ -256,3 +257,14 @@ def test_lock_names_no_host_and_pins_torch_once():
     lock = (ROOT / "constraints.txt").read_text()
     assert "://" not in lock
     assert len(re.findall(r"^torch==[\d.]+$", lock, re.M)) == 1
+
+
+def test_the_map_of_the_book_is_what_the_chapters_say_they_need():
+    """Chapter 1 draws it; each chapter names what it needs in its opening, in the sentence that begins "It needs"."""
+    (cell,) = [c for c in code_cells(CHAPTERS[0]) if source(c).startswith("MAP = {")]
+    drawn = ast.literal_eval(source(cell).partition("MAP = ")[2].partition("\n}")[0] + "\n}")
+    needs = {}
+    for file in CHAPTERS:
+        sentence = re.search(r"It needs .*?[.:](?=\s|$)", markdown(file)[0], re.S)[0]
+        needs[int(file.name[:2])] = {int(n) for n in re.findall(r"\((\d\d)_\w+\.ipynb\)", sentence)}
+    assert {n: set(before) for n, (*_, before) in drawn.items()} == needs

@@ -706,7 +706,8 @@ def noise_in_the_data(name, d):
     sigma, x, t, n = d(number(0.1, 0.0, 2.0)), d(signals), d(times), d(number(3, 1))
     denoiser = d(denoisers)
     judge(lambda: Noisy(FAMILY, sigma).sample(n))
-    for kind in (NoisyOracle, Cleaned):
+    ratio = d(number(1.1, 2.0))
+    for kind in (NoisyOracle, partial(Cleaned, ratio=ratio)):
         made = judge(lambda kind=kind: [kind(denoiser, sigma)])
         if made:
             judge(lambda made=made: made[0](x, t))

@@ -135,12 +135,26 @@ def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Measurement.samples(torch.zeros(8, dtype=torch.bool), 0.1), ValueError, "nothing to agree with"),
+        (lambda: Measurement.samples(torch.zeros(8, dtype=torch.bool), 0.1), ValueError, "False everywhere"),
+        (lambda: Measurement(torch.zeros(0, 8), 0.1), ValueError, "nothing to agree with"),
+        (lambda: Measurement.samples([True, False], 0.1), TypeError, "boolean tensor"),
+        (lambda: Measurement.low_pass(8, 0.0, 0.1), ValueError, "The width of a mean"),
+        (lambda: Measurement.low_pass(8, 2.0, 0.1, stride=0), ValueError, "The stride"),
+        (
+            lambda: posterior_given(SHORT, Measurement(torch.eye(50), 0.1), torch.zeros(1, 50), HO, 5),
+            ValueError,
+            "measures signals of 50 samples, but those of .* have 64",
+        ),
+        (
+            lambda: posterior_given(SHORT, Measurement(torch.eye(64), 0.1), torch.zeros(1, 50), HO, 5),
+            ValueError,
+            "y must be finite",
+        ),
         (lambda: Measurement(torch.zeros(2, 8), 0.1), ValueError, "no row of zeros"),
         (lambda: Measurement(torch.full((2, 8), math.nan), 0.1), ValueError, "finite matrix"),
         (lambda: Measurement(torch.eye(8), 0.0), ValueError, "a number from 0.01"),
         (lambda: Measurement(torch.eye(8), math.nan), ValueError, "a number from 0.01"),
-        (lambda: Measurement.samples(torch.ones(8), 0.1), TypeError, "must be boolean"),
+        (lambda: Measurement.samples(torch.ones(8), 0.1), TypeError, "must be a boolean tensor"),
         (lambda: Measurement(torch.eye(8), 0.1)(torch.zeros(1, 1, 7)), ValueError, "measures signals of shape"),
         (lambda: Guided(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 7)), ValueError, "y must be finite"),
         (

@@ -51,9 +51,31 @@ def test_the_denoiser_of_noisy_data_knows_the_clean_ones(sigma):
 
 
 def test_the_end_is_where_the_noise_is_that_of_the_data():
-    a, s = HO(torch.tensor([Cleaned(pair(0.3)[1], 0.3).end]), DOUBLE)
-    assert float(s / a) == pytest.approx(0.33, rel=1e-6)
+    for given, ratio in (((1.1,), 1.1), ((), math.sqrt(2))):
+        a, s = HO(torch.tensor([Cleaned(pair(0.3)[1], 0.3, *given).end]), DOUBLE)
+        assert float(s / a) == pytest.approx(ratio * 0.3, rel=1e-6)
     assert Cleaned(pair(0)[1], 0.0).end == 1
+
+
+def test_an_error_of_the_network_comes_out_least_where_it_ends():
+    _, noisy = pair(0.3)
+
+    class Wrong:
+        schedule = HO
+
+        def __call__(self, xt, t):
+            found = noisy(xt, t)
+            return found._replace(eps=found.eps + 0.1)
+
+    def error(ratio):
+        xt = torch.randn(2, 1, L, generator=rng(4), dtype=DOUBLE)
+        end = Cleaned(noisy, 0.3, ratio).end
+        right, wrong = (Cleaned(denoiser, 0.3)(xt, end).x0 for denoiser in (noisy, Wrong()))
+        return float((wrong - right).abs().mean())
+
+    assert error(math.sqrt(2)) == pytest.approx(0.1 * 0.3 * 2, rel=1e-3)  # δ·σ·r²/√(r²-1)
+    assert error(1.1) == pytest.approx(0.1 * 0.3 * 1.21 / math.sqrt(0.21), rel=1e-3)
+    assert error(math.sqrt(2)) < min(error(1.3), error(1.6))
 
 
 def test_noise_has_the_size_that_was_said():
@@ -95,3 +117,6 @@ def test_what_cannot_be_known_is_refused():
     for sigma in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="must be a number"):
             Noisy(SHORT, sigma)
+    for ratio in (1.0, math.nan):
+        with pytest.raises(ValueError, match="ratio must be a number above 1"):
+            Cleaned(pair(0.3)[1], 0.3, ratio)

@@ -1,0 +1,46 @@
+"""What an installation brings: every file of the package, no tool of the book, an import that does not take long."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def python(code):
+    """Run a piece of code in a process of its own, with this checkout; what it prints, as JSON."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return json.loads(done.stdout)
+
+
+def test_every_file_of_the_package_is_packed():
+    patterns = [*PROJECT["tool"]["setuptools"]["package-data"]["ddpm_lib"], "*.py"]
+    files = [f.relative_to(ROOT / "ddpm_lib").as_posix() for f in (ROOT / "ddpm_lib").rglob("*") if f.is_file()]
+    left_out = [f for f in files if "__pycache__" not in f and not any(fnmatch(f, p) for p in patterns)]
+    assert left_out == [] and "py.typed" in files
+
+
+def test_extras_are_named_and_the_library_needs_none_of_them():
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert {"book", "test", "bench", "dev", "parquet"} <= set(extras)
+    assert PROJECT["tool"]["mypy"]["strict"] is True
+    tools = ["matplotlib", "anywidget", "ipywidgets", "traitlets", "pywt", "sympy", "pyarrow", "diffusers", "lightning"]
+    loaded = python(f"import json, sys, ddpm_lib\nprint(json.dumps([name for name in {tools} if name in sys.modules]))")
+    assert loaded == []
+
+
+@pytest.mark.slow
+def test_the_import_takes_at_most_two_and_a_half_times_that_of_torch():
+    """In seconds of the processor, which do not grow when the machine is busy; the least of three."""
+    code = "import json, time\nstart = time.process_time()\nimport {}\nprint(json.dumps(time.process_time() - start))"
+    torch, ours = (min(python(code.format(name)) for _ in range(3)) for name in ("torch", "ddpm_lib"))
+    print(f"import torch {torch:.2f} s, import ddpm_lib {ours:.2f} s")
+    assert ours <= 2.5 * torch
