@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
 
 from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, cosine, linear, q_sample, simple
-from experiments import models, runner, schedules
+from experiments import coverage, models, runner, schedules
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
@@ -190,3 +190,21 @@ def test_the_report_s_schedule_ends_where_the_report_s_does():
     assert float(schedules.unscaled(300).alpha_bar(300)) == pytest.approx(0.0480584, abs=1e-7)
     # what Ho's schedule is for signals of power 1, this one is for ours: as much signal as noise at t = 260
     assert float(schedules.GRIDS["shifted"].snr(260)) * schedules.POWER == pytest.approx(1, abs=0.03)
+
+
+def test_a_row_of_coverage_counts_its_cases(tmp_path, monkeypatch):
+    """Each case has one rank; draws of the exact posterior are as wide, and as wrong, as themselves, and meet y."""
+    monkeypatch.setattr(runner, "TABLES", tmp_path)
+    repairs = {method: coverage.Repair("every eighth", method, 5) for method in (coverage.EXACT, "linear covariance")}
+    made = coverage.Coverage("coverage", repairs, range(1), coverage.EXPERIMENT.measure)
+    made.fill()
+    exact, other = made.rows()
+    for row in (exact, other):
+        for name in coverage.FAMILY.names:
+            ranks = [int(n) for n in row[f"ranks_{name}"].split()]
+            assert len(ranks) == coverage.DRAWS + 1 and sum(ranks) == 5
+            assert float(row[f"cover_{name}"]) == pytest.approx(sum(ranks[1:-1]) / 5)
+    assert exact["rmse"] == exact["rmse_exact"] == other["rmse_exact"] and exact["width_b"] == "1"
+    assert float(exact["fit"]) > 0.97 and float(other["width_b"]) > 2  # a normal law does not know aliases apart
+    made.fill()
+    assert len(made.rows()) == 2

@@ -753,6 +753,17 @@ def exact_repairs(name, d):
     judge(lambda: Measurement.low_pass(n, sigma, sigma))
 
 
+@case("repaint", "dps", share=0.5)
+def repairs(name, d):
+    x, y, t, s, g = d(signals), d(tensor(2, 3)), d(number(T, 5)), d(number(0, 3)), d(generator)
+    matrix = d(mostly(st.just(torch.eye(16)[:3]), tensor(3, 16)))
+    z, denoiser, rounds, zeta = d(partner(x)), d(denoisers), d(number(1, 2)), d(number(0.3, 0.0))
+    seen = judge(lambda: Measurement(matrix, d(number(0.1))))
+    if seen is not None:
+        judge(lambda: dps(denoiser, x, t, s, z, measurement=seen, y=y, zeta=zeta))
+        judge(lambda: repaint(denoiser, x, t, s, z, measurement=seen, y=y, rounds=rounds, generator=g))
+
+
 @case("longer", "pretrained", share=0.1)
 def what_ships(name, d):
     x = d(tensor(2, 1, 128))
