@@ -123,7 +123,8 @@ def of_all(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     family, schedule = recipe.family, recipe.schedule
     found: dict[str, Any] = losses(recipe, denoiser)
     x0, t, eps, untold = fresh(family, schedule, 1, schedule.T, 4096)
-    _, which = family.sample(len(x0), torch.Generator().manual_seed(TEST + 1))  # as `fresh` drew them
+    again, which = family.sample(len(x0), torch.Generator().manual_seed(TEST + 1))  # as `fresh` drew them
+    assert torch.equal(again, x0)
     for k, one in enumerate(family.families):
         name, rows = type(one).__name__, which[:, 0] == k
         xt = q_sample(x0[rows], t[rows], eps[rows], schedule)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
 
 from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, cosine, linear, q_sample, simple
-from experiments import coverage, models, runner, schedules
+from experiments import coverage, families, models, runner, schedules
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
@@ -208,3 +208,20 @@ def test_a_row_of_coverage_counts_its_cases(tmp_path, monkeypatch):
     assert float(exact["fit"]) > 0.97 and float(other["width_b"]) > 2  # a normal law does not know aliases apart
     made.fill()
     assert len(made.rows()) == 2
+
+
+def test_the_places_to_look_at_are_edges_jumps_and_kinks():
+    """Before the left edge of a box there is nothing, behind it the height; a sawtooth jumps up; a sine starts."""
+    for one in families.KNOWN:
+        x0, params = one.sample(200, torch.Generator().manual_seed(0))
+        cell = float(one.x[1] - one.x[0])
+        at = ((families.PLACES[type(one)](params) - float(one.x[0])) / cell).round().long()
+        assert (at >= 0).all() and (at < one.length).all()
+        before, after = (x0[torch.arange(200), 0, (at + step).clamp(0, 127)] for step in (-1, 1))
+        match type(one).__name__:
+            case "Edges":
+                assert (before.abs() < 1e-6).all() and torch.allclose(after, params[:, 0])
+            case "Sawtooth":
+                assert (after - before > params[:, 0]).all()
+            case "DampedSine":
+                assert (before == 0).all() and (after > 0).all()
