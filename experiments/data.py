@@ -233,4 +233,3 @@ EXPERIMENT = Experiment(
     measure=measure,
     watch=Path,
 )
-CHAPTER = "15_few_data"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ddpm_lib import (
     BenchmarkMorlet,
@@ -15,7 +20,10 @@ from ddpm_lib import (
     Recipe,
     Schedule,
     even_log_snr,
+    linear,
     loss_over_floor,
+    predicted_noise,
+    q_sample,
     sample,
     stream,
 )
@@ -24,8 +32,25 @@ from ddpm_lib.samplers import TILT
 from .runner import SAMPLES, TEST, Experiment, judged
 
 SIGMAS = (0.0, 0.03, 0.1, 0.3)
-CLEAN = BenchmarkMorlet()
-END = 1.1  # over the noise of the data; declared before it was known that √2 passes on less of a network's error
+ENDS = {"1.1": 1.1, "√2": math.sqrt(2), "2": 2.0}  # where `Cleaned` stops, over the noise of the data
+CLEAN, SCHEDULE = BenchmarkMorlet(), linear()
+
+
+@cache
+def fresh(sigma: float, n: int) -> tuple[Tensor, ...]:
+    """Fresh signals with noise of this sigma, t, ε, and the exact ε* of them: computed once."""
+    generator = torch.Generator().manual_seed(TEST)
+    x0, _ = Noisy(CLEAN, sigma).sample(n, generator)
+    t = torch.randint(1, SCHEDULE.T + 1, (n,), generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    exact = NoisyOracle(FamilyOracle(CLEAN, SCHEDULE), sigma)
+    return x0, t, eps, predicted_noise(exact, q_sample(x0, t, eps, SCHEDULE), t)
+
+
+def on(sigma: float, denoiser: Denoiser, n: int = 2048) -> Estimate:
+    """Loss over floor on n fresh signals with noise of this sigma; the floor is the one of such signals."""
+    x0, t, eps, exact = fresh(sigma, n)
+    return loss_over_floor(denoiser, exact, x0, t, eps)
 
 
 def above(schedule: Schedule, end: float) -> list[float]:
@@ -33,27 +58,23 @@ def above(schedule: Schedule, end: float) -> list[float]:
     return [t for t in even_log_snr(schedule, 20, TILT) if t > end] + [end, 0.0]
 
 
-def on(sigma: float, recipe: Recipe, denoiser: Denoiser, n: int = 2048) -> Estimate:
-    """Loss over floor on n fresh signals with noise of this sigma; the floor is the one of such signals."""
-    generator = torch.Generator().manual_seed(TEST)
-    x0, _ = Noisy(CLEAN, sigma).sample(n, generator)
-    t = torch.randint(1, recipe.schedule.T + 1, (n,), generator=generator)
-    eps = torch.randn(x0.shape, generator=generator)
-    return loss_over_floor(denoiser, NoisyOracle(FamilyOracle(CLEAN, recipe.schedule), sigma), x0, t, eps)
-
-
-def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
+def measure(recipe: Recipe, denoiser: Denoiser, n: int = 1024) -> dict[str, Any]:
     """Loss over floor on data of every noise; what it generates; and what `Cleaned` generates with it."""
-    found: dict[str, float] = {}
+    assert isinstance(recipe.family, Noisy)
+    found: dict[str, Any] = {}
     for sigma in SIGMAS:
-        ratio = on(sigma, recipe, denoiser)
+        ratio = on(sigma, denoiser)
         found |= {f"on {sigma:g}": ratio.value, f"on {sigma:g}: margin": ratio.margin}
-    shape, generator = (2048, 1, CLEAN.length), stream(SAMPLES, recipe.seed, 0)
+    shape, generator = (n, 1, CLEAN.length), stream(SAMPLES, recipe.seed, 0)
     *_, x = sample(denoiser, shape, generator=generator)
-    found |= judged(x, CLEAN)
-    cleaned = Cleaned(denoiser, recipe.family.sigma, END)
-    *_, x = sample(cleaned, shape, above(recipe.schedule, cleaned.end), generator=generator)
-    return found | {f"cleaned: {name}": value for name, value in judged(x, CLEAN).items()}
+    found |= judged(x, CLEAN) | {"generated": x[:4, 0]}
+    if recipe.family.sigma == 0:  # nothing to clean
+        return found
+    for name, end in ENDS.items():
+        cleaned = Cleaned(denoiser, recipe.family.sigma, end)
+        *_, x = sample(cleaned, shape, above(recipe.schedule, cleaned.end), generator=generator)
+        found |= {f"to {name}: {k}": value for k, value in judged(x, CLEAN).items()} | {f"to {name}": x[:4, 0]}
+    return found
 
 
 EXPERIMENT = Experiment(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from helpers import SHORT, small
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
 
-from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, cosine, linear, q_sample, simple
-from experiments import coverage, families, models, runner, schedules
+from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, NoisyOracle, cosine, linear, q_sample, simple
+from experiments import coverage, families, models, noise, runner, schedules
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
@@ -225,3 +226,14 @@ def test_the_places_to_look_at_are_edges_jumps_and_kinks():
                 assert (after - before > params[:, 0]).all()
             case "DampedSine":
                 assert (before == 0).all() and (after > 0).all()
+
+
+def test_noisy_signals_are_held_to_their_own_floor():
+    clean = FamilyOracle(noise.CLEAN, noise.SCHEDULE)
+    assert noise.on(0.1, NoisyOracle(clean, 0.1), 32).value == pytest.approx(1, abs=1e-6)
+    assert noise.on(0.1, clean, 32).value > 1.5  # the right answer to other data
+
+
+def test_the_sampler_of_cleaned_signals_ends_where_it_is_told():
+    times = noise.above(noise.SCHEDULE, 88.6)
+    assert times[0] == 1000 and times[-2:] == [88.6, 0] and all(t > s for t, s in pairwise(times))
