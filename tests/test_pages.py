@@ -18,6 +18,7 @@ VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 MAX_BYTES = 1_500_000  # gzipped, before anything is pressed
 MAX_SECONDS = 1.0  # until the text can be read
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 pytestmark = pytest.mark.browser
 
@@ -38,9 +39,11 @@ def weight(html, addresses):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_used_by_everybody_and_is_light(visit, html, page):
-    bad, asked = {}, []
+    bad, asked, painted = {}, [], []
     for scheme in ("light", "dark"):
         seen = visit("http", page, color_scheme=scheme, listen=asked)
+        seen.tab.wait_for_function(f"{PAINTED} > 0")
+        painted.append(seen.tab.evaluate(PAINTED) / 1e3)
         seen.math_is_set()
         seen.players_are_ready()
         bad[scheme] = findings(seen.tab)
@@ -48,18 +51,14 @@ def test_a_page_can_be_used_by_everybody_and_is_light(visit, html, page):
         f"[...document.querySelectorAll('{VIEW}')].filter(v => !v.nextElementSibling?.childElementCount).length"
     )
     size = weight(html, asked)
-    painted = min(
-        visit("http", page).tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        for _ in range(2)
-    )
     print(
         f"\n{page}: {len(seen.outside)} requests to other hosts, {sum(map(len, bad.values()))} findings of axe, "
-        f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {painted / 1e3:.2f} s"
+        f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {min(painted):.2f} s"
     )
     assert bad == {"light": [], "dark": []}
     assert size <= MAX_BYTES
     assert dead == 0 and seen.outside == []
-    assert painted / 1e3 <= MAX_SECONDS
+    assert min(painted) <= MAX_SECONDS
 
 
 def test_axe_sees_what_is_wrong(visit):
