@@ -165,14 +165,14 @@ class Tiny(UNet1D):
 def tiny(family, seed):
     return Tiny(width=8, levels=2, blocks=1, dim=16)
 '''
-OPTIONS = ["--recipe.network", "my_module.tiny", "--recipe.family.length=64", "--recipe.steps=20", "--recipe.batch=8"]
+OPTIONS = ["--recipe.network", "scaled_module.tiny", "--recipe.family.length=64", "--recipe.steps=20", "--recipe.batch=8"]
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 
 
 def test_the_command_line_trains_in_two_processes_and_says_how_to_go_on(tmp_path, monkeypatch):
     """Once started by torchrun, once by Lightning, with a kill; in the end all three runs are one."""
     monkeypatch.chdir(tmp_path)
-    Path("my_module.py").write_text(MODULE)
+    Path("scaled_module.py").write_text(MODULE)
     settings = {"PYTHONPATH": str(ROOT), "DDPM_DEVICE": "cpu", "DDPM_PROGRESS": "0", "OMP_NUM_THREADS": "1"}
 
     def run(*command, **more):
