@@ -165,7 +165,13 @@ class Tiny(UNet1D):
 def tiny(family, seed):
     return Tiny(width=8, levels=2, blocks=1, dim=16)
 '''
-OPTIONS = ["--recipe.network", "scaled_module.tiny", "--recipe.family.length=64", "--recipe.steps=20", "--recipe.batch=8"]
+OPTIONS = [
+    "--recipe.network",
+    "scaled_module.tiny",
+    "--recipe.family.length=64",
+    "--recipe.steps=20",
+    "--recipe.batch=8",
+]
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 
 
