@@ -15,7 +15,7 @@ TORCH_LOCKED := 2.13.0
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test equations test-fast test-browser faults fuzz scores benchmark experiments claims model record lab lint format lock audit clean distclean
+.PHONY: help env book zip linkcheck test equations test-fast test-browser faults fuzz scores benchmark experiments claims model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 book: $(STAMP)  ## run every chapter and build the pages into _build/html
 	$(BIN)/python tools/book.py build
+
+zip: book  ## the pages as one file that opens from disk: _build/diffusion-on-wavelets.zip
+	$(BIN)/python -c "import shutil; shutil.make_archive('_build/diffusion-on-wavelets', 'zip', '_build', 'html')"
+
+linkcheck: $(STAMP)  ## ask every address that the book links to whether it is there (needs the net)
+	BOOK_EXECUTE=off $(BIN)/jupyter-book build --builder linkcheck --path-output _build/linkcheck .
 
 test: $(STAMP)  ## all tests: library, doctests, every cell of every chapter, pages in a browser
 	$(BIN)/python -m pytest --nbval

@@ -16,6 +16,7 @@ from .diffusion import (
     Normal,
     Parametrisation,
     Prediction,
+    U,
     V,
     draw_times,
     loss,
@@ -24,7 +25,8 @@ from .diffusion import (
     q_step,
     simple,
 )
-from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, min_snr, vlb
+from .distillation import Distilled, truncated
+from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, flow_matching, gaussian_kl, min_snr, vlb
 from .grids import even_log_snr, even_steps, karras
 from .guidance import Asked, Guided, LinearCovariance, ask
 from .learned import AnalyticVariance, LearnedVariance, LossHistory, bound_at, hybrid, interpolated
@@ -40,7 +42,7 @@ from .quadrature import FamilyOracle
 from .recipes import Recipe, by_linear_error, linear_skip, longer
 from .repairs import dps, repaint
 from .samplers import Memory, ancestral, beta, beta_tilde, ddim, dpmpp_2m, dpmpp_2m_sde, heun, sample, walk
-from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid
+from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid, straight
 from .scores import Score, Scoreboard, energy_distance, ks_uniform, memorised, scoreboard
 from .signals import BenchmarkMorlet, Family, Finite, Morlet, morlet, report_grid
 
@@ -69,6 +71,7 @@ __all__ = [
     "Cleaned",
     "Conditions",
     "Denoiser",
+    "Distilled",
     "Eps",
     "Estimate",
     "Family",
@@ -107,6 +110,7 @@ __all__ = [
     "Scoreboard",
     "Shift",
     "Terms",
+    "U",
     "UNet1D",
     "V",
     "Wiener",
@@ -135,6 +139,7 @@ __all__ = [
     "fit",
     "fit_family",
     "fit_gaussian",
+    "flow_matching",
     "gaussian_kl",
     "heun",
     "hybrid",
@@ -172,8 +177,10 @@ __all__ = [
     "share",
     "sigmoid",
     "simple",
+    "straight",
     "stream",
     "train_or_load",
+    "truncated",
     "vlb",
     "walk",
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "Normal",
     "Parametrisation",
     "Prediction",
+    "U",
     "V",
     "draw_times",
     "loss",
@@ -142,6 +143,16 @@ class X0:
         return Prediction(x0=out, eps=(xt - a * out) / s)
 
 
+class U:
+    """The network predicts u = ε - x_0, the velocity of flow matching (Lipman et al. 2023; Liu et al. 2023)."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return eps - x0
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=(xt - s * out) / (a + s), eps=(xt + a * out) / (a + s))
+
+
 class V:
     """The network predicts v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, sec. 4)."""
 
@@ -160,7 +171,7 @@ class Denoiser(nn.Module):
     Args:
         network: (x (B, C, L), log_snr (B,), cond (B, P) or None) → (B, C, L).
         schedule: the noise schedule; the network is told log-SNR, so it can be sampled on another grid.
-        parametrisation: `Eps()`, `X0()`, `V()` or your own.
+        parametrisation: `Eps()`, `X0()`, `V()`, `U()` or your own.
 
     >>> from ddpm_lib import linear
     >>> from ddpm_lib import UNet1D
@@ -243,4 +254,4 @@ def loss(
     return (weight(schedule, t) / schedule.snr(t)).to(error.dtype) * error
 
 
-ALL = (Eps, X0, V)
+ALL = (Eps, X0, V, U)

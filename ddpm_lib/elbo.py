@@ -18,7 +18,7 @@ from .checks import LARGEST, check_signals, check_tensor, count, holds, number, 
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
 
-__all__ = ["L_0", "L_T", "L_t", "Terms", "best_variance", "elbo", "gaussian_kl", "min_snr", "vlb"]
+__all__ = ["L_0", "L_T", "L_t", "Terms", "best_variance", "elbo", "flow_matching", "gaussian_kl", "min_snr", "vlb"]
 
 Denoise = Callable[..., Prediction]
 Variance = Callable[[Schedule, Tensor, Tensor], Tensor]
@@ -110,6 +110,14 @@ def _step(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
 def min_snr(schedule: Schedule, t: Tensor, gamma: float = 5.0) -> Tensor:
     """min(SNR_t, γ) in front of ‖x_0 - x̂_0‖², (B,): Hang et al. 2023, min-SNR-γ. With γ = ∞ it is `simple`."""
     return schedule.snr(t).clamp(max=number(gamma, "gamma", 0.0, math.inf, above=True))
+
+
+def flow_matching(schedule: Schedule, t: Tensor) -> Tensor:
+    """(√SNR_t + 1)² in front of ‖x_0 - x̂_0‖², (B,): ‖u - û‖² of u = ε - x_0 (Lipman et al. 2023, eq. 9).
+
+    For ε̂ and x̂_0 that belong to the same x_t, ε - ε̂ = -√SNR·(x_0 - x̂_0), so u - û = -(√SNR + 1)·(x_0 - x̂_0).
+    """
+    return (schedule.snr(t).sqrt() + 1).square()
 
 
 def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
@@ -247,4 +255,4 @@ def best_variance(denoiser: Denoise, x0: Tensor, generator: torch.Generator | No
     return torch.cat([torch.zeros(1, dtype=torch.float64), beta_tilde + slope2 * torch.stack(square)])
 
 
-ALL = (vlb, min_snr)
+ALL = (vlb, min_snr, flow_matching)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .checks import count, holds, number, reals
 
-__all__ = ["LEFTOVER", "Schedule", "cosine", "linear", "log_linear", "quadratic", "sigmoid"]
+__all__ = ["LEFTOVER", "Schedule", "cosine", "linear", "log_linear", "quadratic", "sigmoid", "straight"]
 
 LEFTOVER = 0.05
 """A schedule that leaves more than this share of the amplitude, √ᾱ_T, at t = T warns."""
@@ -220,4 +220,13 @@ def log_linear(T: int = 1000, first: float = 9.21, last: float = -10.12) -> Sche
     return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), log_ab]))
 
 
-ALL: tuple[Callable[[int], Schedule], ...] = (linear, quadratic, cosine, sigmoid, log_linear)
+def straight(T: int = 1000) -> Schedule:
+    """The line (1-τ)·x_0 + τ·ε of flow matching, scaled to ᾱ + (1-ᾱ) = 1: √SNR = (1-τ)/τ, β ≤ 0.999.
+
+    Liu et al. 2023 and Lipman et al. 2023 (sec. 4.1, with σ_min = 0); there τ runs from noise to data. The scale of x_t
+    changes neither what a network can know nor where a step along the flow leads (chapter 22).
+    """
+    return _clipped(lambda tau: (1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), T)
+
+
+ALL: tuple[Callable[[int], Schedule], ...] = (linear, quadratic, cosine, sigmoid, log_linear, straight)

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from importlib import import_module
 
-NAMES = ("models", "noise", "families", "schedules", "data", "targets", "coverage")
+TRAINED = ("models", "noise", "families", "schedules", "targets", "flow", "data", "real", "longer")
+NAMES = (*TRAINED, "coverage", "few_steps")  # these load the model that ships
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from ddpm_lib import (
     stream,
 )
 from ddpm_lib.files import write_whole
-from ddpm_lib.scores import laws
+from ddpm_lib.scores import energy_distance, laws
 
 TABLES = Path(__file__).resolve().parent
 LOCKS = TABLES.parent / "_build" / "locks"
@@ -198,11 +198,19 @@ def samples(recipe: Recipe, denoiser: Denoiser, n: int = 1024, **sampler: Any) -
 
 
 def judged(x: torch.Tensor, family: Any) -> dict[str, float]:
-    """Validity of signals, their median residual, and the laws of their parameters over the critical value."""
+    """Validity of signals, median residual; laws of the parameters and distance to real ones, over critical values."""
     fits = fit_family(x, family)
     valid = share(fits.valid)
     over = {f"law_{name}": law.value / law.floor for name, law in laws(fits, family).items()}
-    return {"valid": valid.value, "valid_margin": valid.margin, "residual": float(fits.residual.median()), **over}
+    generator = torch.Generator().manual_seed(SAMPLES)
+    distance, floor = energy_distance(x, family.sample(len(x), generator)[0], generator=generator)
+    return {
+        "valid": valid.value,
+        "valid_margin": valid.margin,
+        "residual": float(fits.residual.median()),
+        **over,
+        "distance": distance.value / floor,
+    }
 
 
 def both(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,32 @@ class Visit:
             f"""[...document.querySelectorAll('{VIEW}')].every(
                   (view) => view.nextElementSibling?.matches('[data-ready], :has(.widget-note)'))"""
         )
+
+    def shows_everything(self):
+        """Nothing is fetched elsewhere, no script fails, all mathematics is set, every picture is there and told."""
+        self.math_is_set()
+        self.players_are_ready()
+        assert self.outside == []
+        assert self.errors == []
+        counts = self.tab.evaluate(
+            """() => ({
+                 math: document.querySelectorAll('article .math').length,
+                 set: document.querySelectorAll('article .math mjx-container').length,
+                 wrong: document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
+               })"""
+        )
+        assert counts["set"] >= counts["math"]
+        assert counts["wrong"] == 0
+        text = self.tab.evaluate(
+            """() => { const page = document.querySelector('article').cloneNode(true);
+                 page.querySelectorAll('pre, code, script, style, mjx-container').forEach((e) => e.remove());
+                 return page.textContent; }"""
+        )
+        assert not re.search(r"\$\$|\\\(|\\\[|\{[a-z]+\}`", text), "raw TeX or a raw role"
+        pictures = self.tab.evaluate(
+            "[...document.querySelectorAll('article img')].map((i) => [i.alt, i.complete && i.naturalWidth])"
+        )
+        assert all(len(alt) > 20 and width for alt, width in pictures), pictures
 
 
 @pytest.fixture

@@ -25,42 +25,10 @@ origins = pytest.mark.parametrize("origin", ["http", "file"])
 pages = pytest.mark.parametrize("page", PAGES)
 
 
-@origins
 @pages
-def test_page_needs_no_other_host_and_shows_everything(visit, origin, page):
-    seen = visit(origin, page)
-    seen.math_is_set()
-    seen.players_are_ready()
-    assert seen.outside == []
-    assert seen.errors == []
-    counts = seen.tab.evaluate(
-        """() => ({
-             math: document.querySelectorAll('article .math').length,
-             set: document.querySelectorAll('article .math mjx-container').length,
-             wrong: document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
-           })"""
-    )
-    assert counts["set"] >= counts["math"]
-    assert counts["wrong"] == 0
-    text = seen.tab.evaluate(
-        """() => { const page = document.querySelector('article').cloneNode(true);
-             page.querySelectorAll('pre, code, script, style, mjx-container').forEach((e) => e.remove());
-             return page.textContent; }"""
-    )
-    assert not re.search(r"\$\$|\\\(|\\\[|\{[a-z]+\}`", text), "raw TeX or a raw role"
-    pictures = seen.tab.evaluate(
-        "[...document.querySelectorAll('article img')].map((i) => [i.alt, i.complete && i.naturalWidth])"
-    )
-    assert all(len(alt) > 20 and width for alt, width in pictures), pictures
-
-
-@pages
-@pytest.mark.parametrize("width", [390, 360])
-def test_nothing_sticks_out_on_a_phone(visit, page, width):
-    seen = visit("http", page, viewport={"width": width, "height": 800})
-    seen.math_is_set()
-    seen.players_are_ready()
-    assert seen.tab.evaluate("document.documentElement.scrollWidth") <= width
+def test_a_page_from_disk_needs_no_host_and_shows_everything(visit, page):
+    """From a server: tests/test_pages.py."""
+    visit("file", page).shows_everything()
 
 
 @origins

@@ -13,10 +13,12 @@ from ddpm_lib import (
     Denoiser,
     Eps,
     Prediction,
+    U,
     V,
     cosine,
     diffusion,
     draw_times,
+    flow_matching,
     linear,
     loss,
     q_posterior,
@@ -220,7 +222,8 @@ def test_target_and_predict_are_inverse(make, kind):
 def test_targets_are_what_they_are_called():
     a, s = numbers(0.8), numbers(0.6)
     x0, eps = numbers(2.0), numbers(3.0)
-    assert [p().target(x0, eps, a, s).item() for p in (Eps, X0, V)] == pytest.approx([3.0, 2.0, 0.8 * 3 - 0.6 * 2])
+    found = [p().target(x0, eps, a, s).item() for p in (Eps, X0, V, U)]
+    assert found == pytest.approx([3.0, 2.0, 0.8 * 3 - 0.6 * 2, 3 - 2])
 
 
 class Knows(torch.nn.Module):
@@ -289,6 +292,9 @@ def test_a_weight_means_the_same_for_every_parametrisation():
     torch.testing.assert_close(simple(HO, t), HO.snr(t))
     torch.testing.assert_close(loss(oracle, x0, t, eps, lambda schedule, t: torch.ones(len(t))), of_signal)
     torch.testing.assert_close(loss(oracle, x0, t, eps, lambda schedule, t: 1.0 * t), t * of_signal)
+    found = oracle(xt, t)
+    of_velocity = ((eps - x0) - (found.eps - found.x0)).square().flatten()
+    torch.testing.assert_close(loss(oracle, x0, t, eps, flow_matching), of_velocity, rtol=1e-6, atol=1e-12)
 
 
 # --- times --------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def gaussian(name, d):
         judge(lambda matrix=matrix: Gaussian(mean, matrix, HO)(torch.ones(1, 1, 4), 5))
 
 
-@case("Eps", "X0", "V", "Parametrisation", "Prediction")
+@case("Eps", "X0", "V", "U", "Parametrisation", "Prediction")
 def parametrisations(name, d):
     """Their two lines of algebra are reached through the denoiser, which looks at what comes in."""
     network = d(
@@ -250,16 +250,18 @@ def parametrisations(name, d):
     judge(lambda: Denoiser(network, HO, kind())(x, t))
 
 
-@case("loss", "simple", "min_snr", "vlb")
+@case("loss", "simple", "min_snr", "vlb", "flow_matching")
 def losses(name, d):
     denoiser, x, t = d(denoisers), d(signals), d(times)
-    eps, weight = d(partner(x)), d(st.sampled_from([simple, vlb, min_snr]))
+    eps, weight = d(partner(x)), d(st.sampled_from([simple, vlb, min_snr, flow_matching]))
     out = judge(lambda: loss(denoiser, x, t, eps, weight))
     assert out is None or (out.shape == (len(x),) and (out >= 0).all())
     gamma, sigma, variance = d(number(5.0, math.inf)), d(number(0.1, None)), d(st.one_of(tables, st.just(beta)))
     at = d(mostly(st.lists(st.integers(1, T), min_size=1, max_size=3).map(torch.tensor), st.sampled_from(ODD_TIMES)))
     if not (str(gamma) == "inf" and reaches_zero(at)):  # there the weight is the SNR, which is infinite
         judge(lambda: min_snr(HO, at, gamma))
+    if not reaches_zero(at):
+        judge(lambda: flow_matching(HO, at))
     judge(lambda: vlb(HO, at, variance, sigma))
 
 
@@ -427,7 +429,7 @@ def reaches_zero(t):
         return False
 
 
-@case("linear", "quadratic", "cosine", "sigmoid", "log_linear")
+@case("linear", "quadratic", "cosine", "sigmoid", "log_linear", "straight")
 def curves(name, d):
     steps, one, two = d(number(1, 2, 100)), d(number(0.008, 1.0, 9.0, -3.0)), d(number(3.0, -10.0))
     args = {"cosine": (one,), "sigmoid": (one, two), "log_linear": (one, two)}.get(name, ())
@@ -599,6 +601,18 @@ def recipes(name, d):
     skip = judge(lambda: linear_skip(FAMILY, 0, n, width=width, blocks=1, dim=4))
     if skip is not None:
         judge(lambda: by_linear_error(skip, d(schedules)))
+
+
+@case("Distilled", "truncated")
+def distilled(name, d):
+    teacher = d(mostly(st.just(Denoiser(net(FAMILY, 0), HO, Eps())), st.sampled_from([None, 7, net(FAMILY, 0)])))
+    steps = d(mostly(st.just([20.0, 7.5, 0.0]), st.lists(number(3.0, 0.0), max_size=5)))
+    recipe = judge(lambda: Distilled(family=FAMILY, schedule=HO, batch=2, teacher=teacher, times=steps))
+    if recipe is not None:
+        judge(lambda: recipe.draw(None)(0))
+    at = d(times)
+    if not reaches_zero(at):
+        judge(lambda: truncated(HO, at))
 
 
 @case("fit", "Fit", "LitDDPM", share=0.15)

@@ -39,26 +39,40 @@ def weight(html, addresses):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_can_be_used_by_everybody_and_is_light(visit, html, page):
-    bad, asked, painted = {}, [], []
+    """One visit: everything is there; light, then dark; then as narrow as a phone."""
+    seen, bad = visit("http", page, color_scheme="light"), {}
+    seen.shows_everything()
+    size = weight(html, seen.asked)
+    painted = first_text(seen)
+    if painted > MAX_SECONDS:  # the machine may have been busy
+        painted = first_text(visit("http", page))
     for scheme in ("light", "dark"):
-        seen = visit("http", page, color_scheme=scheme, listen=asked)
-        seen.tab.wait_for_function(f"{PAINTED} > 0")
-        painted.append(seen.tab.evaluate(PAINTED) / 1e3)
-        seen.math_is_set()
-        seen.players_are_ready()
+        seen.tab.emulate_media(color_scheme=scheme)
+        assert seen.tab.evaluate("document.documentElement.dataset.theme") == scheme
         bad[scheme] = findings(seen.tab)
     dead = seen.tab.locator(".widget-note").count() + seen.tab.evaluate(
         f"[...document.querySelectorAll('{VIEW}')].filter(v => !v.nextElementSibling?.childElementCount).length"
     )
-    size = weight(html, asked)
+    sticks_out = []
+    for width in (390, 360):
+        seen.tab.set_viewport_size({"width": width, "height": 800})
+        if seen.tab.evaluate("document.documentElement.scrollWidth") > width:
+            sticks_out.append(width)
     print(
         f"\n{page}: {len(seen.outside)} requests to other hosts, {sum(map(len, bad.values()))} findings of axe, "
-        f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {min(painted):.2f} s"
+        f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {painted:.2f} s"
     )
     assert bad == {"light": [], "dark": []}
     assert size <= MAX_BYTES
     assert dead == 0 and seen.outside == []
-    assert min(painted) <= MAX_SECONDS
+    assert painted <= MAX_SECONDS
+    assert sticks_out == []
+
+
+def first_text(seen):
+    """Seconds from the request to the first text."""
+    seen.tab.wait_for_function(f"{PAINTED} > 0")
+    return seen.tab.evaluate(PAINTED) / 1e3
 
 
 def test_axe_sees_what_is_wrong(visit):

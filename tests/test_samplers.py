@@ -27,6 +27,7 @@ from ddpm_lib import (
     sample,
     samplers,
     schedules,
+    straight,
     walk,
 )
 from ddpm_lib.samplers import ALL, TILT, Memory, beta, beta_tilde
@@ -235,6 +236,19 @@ def test_ddim_with_eta_1_is_ancestral_for_any_stride(make):
     for t, s in [(40, 39), (40, 20), (33.5, 7.25), (2, 1), (1, 0.5), (1, 0), (17, 0)]:
         expected = ancestral(denoiser, xt, t, s, z)
         assert_close(ddim(denoiser, xt, t, s, z, eta=1.0), expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+def test_ddim_on_the_straight_schedule_is_euler_on_the_flow():
+    """With y = (1-τ)·x_0 + τ·ε, a step of dy/dτ = û = ε̂ - x̂_0 leads where DDIM leads, whatever the denoiser says."""
+    schedule = straight(100)
+    x, denoiser = noise(5, 1, 3), bent(schedule)
+    for t, s in ((99, 60), (60, 59.5), (7, 1), (1, 0)):
+        size_t, size_s = (math.hypot(1 - v / 100, v / 100) for v in (t, s))
+        found = denoiser(x, t)
+        y = size_t * x + (s - t) / 100 * (found.eps - found.x0)
+        # between two entries of the table the curve is interpolated in log ᾱ
+        accuracy = 1e-9 if s == int(s) else 1e-4
+        assert_close(ddim(denoiser, x, t, s, torch.zeros_like(x)), y / size_s, rtol=accuracy, atol=accuracy)
 
 
 def test_ddim_without_noise_is_its_formula():

@@ -10,7 +10,7 @@ from helpers import HO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_lib import Schedule, cosine, linear, log_linear, quadratic, schedules, sigmoid
+from ddpm_lib import Schedule, cosine, linear, log_linear, quadratic, schedules, sigmoid, straight
 from ddpm_lib.samplers import beta_tilde
 
 LENGTHS = (1, 2, 10, 50, 100, 1000)
@@ -133,6 +133,15 @@ def test_sigmoid_follows_its_formula():
     f = 1 / (1 + np.exp(-3 + 6 * tau))
     end = 1 / (1 + np.exp(3))
     np.testing.assert_allclose(sigmoid(100).alpha_bar(torch.arange(100)), (f - end) / (f[0] - end), rtol=1e-9)
+
+
+def test_straight_follows_the_line_of_flow_matching():
+    """A signal on the line (1-τ)·x_0 + τ·ε, over its own size, is what the schedule makes of the two."""
+    tau = torch.arange(1, 100, dtype=torch.float64) / 100  # the last step is clipped
+    a, s = straight(100)(torch.arange(1, 100), torch.float64)
+    size = ((1 - tau) ** 2 + tau**2).sqrt()
+    torch.testing.assert_close(a.flatten(), (1 - tau) / size, rtol=1e-9, atol=0)
+    torch.testing.assert_close(s.flatten(), tau / size, rtol=1e-9, atol=0)
 
 
 @shipped

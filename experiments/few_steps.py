@@ -1,0 +1,96 @@
+"""How few steps: samplers that train nothing, from a thousand steps down to one, and a network that is distilled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from ddpm_lib import (
+    Denoiser,
+    Distilled,
+    Recipe,
+    Schedule,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    even_log_snr,
+    even_steps,
+    fit,
+    pretrained,
+    truncated,
+)
+from ddpm_lib.samplers import TILT, Step
+
+from .runner import Experiment, samples
+
+ROUNDS = (32, 16, 8, 4, 2, 1)  # steps of the students; the first teacher takes twice as many
+STEPS = 400  # of training in each round
+N = 2048
+
+
+def tilted(schedule: Schedule, steps: int) -> list[float]:
+    """The grid of the library."""
+    return even_log_snr(schedule, steps, TILT)
+
+
+SAMPLERS: dict[str, tuple[Step, Callable[[Schedule, int], list[float]], tuple[int, ...]]] = {
+    "ancestral": (ancestral, even_steps, (1000, 100)),
+    "DDIM": (ddim, tilted, (64, *ROUNDS)),
+    "2M": (dpmpp_2m, tilted, (20, *ROUNDS)),
+    "SDE-2M": (dpmpp_2m_sde, tilted, (40, 20, *ROUNDS)),
+}
+
+
+@cache
+def shipped() -> Denoiser:
+    return pretrained()
+
+
+def judged(recipe: Recipe, denoiser: Denoiser, times: list[float], step: Step) -> dict[str, float]:
+    """Validity; the worst of the three laws and the distance to real signals, over their critical values."""
+    found = samples(recipe, denoiser, N, steps=times, step=step)
+    law = max(value for key, value in found.items() if key.startswith("law_"))
+    return {"valid": found["valid"], "margin": found["valid_margin"], "law": law, "distance": found["distance"]}
+
+
+class Chains(Experiment):
+    """A row is a sampler, or a whole chain of students, each the teacher of the next; columns are numbers of steps."""
+
+    def make(self, run: str, seed: int, recipe: Any) -> None:
+        start, found = time.perf_counter(), dict[str, Any]()
+        for steps, scores in (sampled(run, recipe) if run in SAMPLERS else distilled(recipe)).items():
+            found |= {f"{steps}: {key}": value for key, value in scores.items()}
+        self.append(self.head(run, seed, recipe) | {"seconds": round(time.perf_counter() - start)} | found)
+
+
+def sampled(run: str, recipe: Recipe) -> dict[int, dict[str, float]]:
+    """The shipped network with one sampler, by the number of steps."""
+    step, grid, counts = SAMPLERS[run]
+    return {steps: judged(recipe, shipped(), grid(shipped().schedule, steps), step) for steps in counts}
+
+
+def distilled(recipe: Recipe) -> dict[int, dict[str, float]]:
+    """The students, by the number of their steps."""
+    teacher, found = shipped(), {}
+    times = tilted(teacher.schedule, 2 * ROUNDS[0])
+    for steps in ROUNDS:
+        student = Distilled(
+            steps=recipe.steps, lr=recipe.lr, kernel_lr=recipe.kernel_lr, ema=recipe.ema, seed=recipe.seed,
+            weight=truncated, teacher=teacher, times=times,
+        )  # fmt: skip
+        teacher, times = fit(student).denoiser, student.kept
+        found[steps] = judged(recipe, teacher, times, ddim)
+    return found
+
+
+SLOW = Recipe(steps=STEPS, lr=5e-4, kernel_lr=5e-3, ema=0.98)  # a student begins as a trained network
+
+EXPERIMENT = Chains(
+    name="few_steps",
+    recipes={"distilled": SLOW, **{name: Recipe(steps=1) for name in SAMPLERS}},
+    seeds=range(3),
+    measure=lambda *_: {},
+)
