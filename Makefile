@@ -15,7 +15,7 @@ TORCH_LOCKED := 2.13.0
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip linkcheck test equations test-fast test-browser faults fuzz scores benchmark experiments claims model record lab lint format lock audit clean distclean
+.PHONY: help env book zip linkcheck test equations test-fast test-browser faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ experiments: $(STAMP)  ## train what the tables of part IV lack, hours; goes on 
 
 claims: $(STAMP)  ## hold each sentence that claims a difference to its table; the last line counts
 	$(BIN)/python -m experiments.claims
+
+scoreboard: $(STAMP)  ## every method of the book on the benchmark family, one row each
+	$(BIN)/python -m experiments.scoreboard
 
 model: $(STAMP)  ## train the model that ships anew, and write its card
 	$(BIN)/python tools/scores.py --train

@@ -1,4 +1,4 @@
-"""What an instrument says of a signal, y = A·x_0 + σ·n, and the exact law of the parameters given that."""
+"""What an instrument says of a signal, y = A·x_0 + σ·n, and the exact law of the parameters given that (chapter 21)."""
 
 from __future__ import annotations
 

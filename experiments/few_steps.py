@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from ddpm_lib import (
+    BenchmarkMorlet,
     Denoiser,
     Distilled,
     Recipe,
@@ -19,6 +22,7 @@ from ddpm_lib import (
     even_log_snr,
     even_steps,
     fit,
+    longer,
     pretrained,
     truncated,
 )
@@ -44,12 +48,26 @@ SAMPLERS: dict[str, tuple[Step, Callable[[Schedule, int], list[float]], tuple[in
 }
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """One of `SAMPLERS` and the network that ships: it stands for a recipe, and trains nothing."""
+
+    name: str
+    seed: int = 0
+    family: BenchmarkMorlet = field(default_factory=BenchmarkMorlet, compare=False)
+
+    def fingerprint(self) -> str:
+        """Of this, and of the network that ships."""
+        told = f"{self.name} {SAMPLERS[self.name][2]} {N} {self.seed} {longer().fingerprint()}"
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
 @cache
 def shipped() -> Denoiser:
     return pretrained()
 
 
-def judged(recipe: Recipe, denoiser: Denoiser, times: list[float], step: Step) -> dict[str, float]:
+def judged(recipe: Recipe | Sampler, denoiser: Denoiser, times: list[float], step: Step) -> dict[str, float]:
     """Validity; the worst of the three laws and the distance to real signals, over their critical values."""
     found = samples(recipe, denoiser, N, steps=times, step=step)
     law = max(value for key, value in found.items() if key.startswith("law_"))
@@ -66,7 +84,7 @@ class Chains(Experiment):
         self.append(self.head(run, seed, recipe) | {"seconds": round(time.perf_counter() - start)} | found)
 
 
-def sampled(run: str, recipe: Recipe) -> dict[int, dict[str, float]]:
+def sampled(run: str, recipe: Sampler) -> dict[int, dict[str, float]]:
     """The shipped network with one sampler, by the number of steps."""
     step, grid, counts = SAMPLERS[run]
     return {steps: judged(recipe, shipped(), grid(shipped().schedule, steps), step) for steps in counts}
@@ -90,7 +108,7 @@ SLOW = Recipe(steps=STEPS, lr=5e-4, kernel_lr=5e-3, ema=0.98)  # a student begin
 
 EXPERIMENT = Chains(
     name="few_steps",
-    recipes={"distilled": SLOW, **{name: Recipe(steps=1) for name in SAMPLERS}},
+    recipes={"distilled": SLOW, **{name: Sampler(name) for name in SAMPLERS}},
     seeds=range(3),
     measure=lambda *_: {},
 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddpm_lib import LinearSkip, NoiseLevel, Recipe, UNet1D, Wiener, fit_gaussian, linear_skip, stream
 
+from .claims import Claim
 from .runner import Experiment, both
 
 DEFAULT = Recipe(steps=600)
@@ -118,4 +119,30 @@ EXPERIMENT = Experiment(
     },
     seeds=range(3),
     measure=both,
+)
+
+CHAPTER = "13_simpler_models"
+FULL, EVENLY, BARE = "the U-Net", "the U-Net, t uniform", "no linear denoiser, t uniform"
+UNTOLD, CUT, NUMBER = "not told the noise level", "no bridges", "one number for the linear denoiser"
+LONG, CONV, NEITHER = "MLP, 7 times as long", "plain conv net", "neither linear denoiser nor noise level"
+WITH_NUMBER = "With one number in its place the loss is higher, and fewer samples are valid."
+WITHOUT_BRIDGES = "Without bridges the loss is higher, and fewer samples are valid."
+CLAIMS = (
+    Claim("Seven times as long brings the loss of the MLP down by more than half.", "loss", "MLP", LONG, by=1.57),
+    Claim("It stays above that of the plain conv net", "loss", LONG, CONV, by=0.3),
+    Claim(WITHOUT_BRIDGES, "loss", CUT, FULL),
+    Claim(WITHOUT_BRIDGES, "valid", FULL, CUT),
+    Claim(WITH_NUMBER, "loss", NUMBER, FULL),
+    Claim(WITH_NUMBER, "valid", FULL, NUMBER, by=0.2),
+    Claim("Drawing $t$ uniformly raises the loss by more than a tenth of the floor", "loss", EVENLY, FULL, by=0.1),
+    Claim("and leaves few samples valid", "valid", FULL, EVENLY, by=0.5),
+    Claim("Without the coarse view the loss is lower", "loss", FULL, CONV),
+    Claim("and more samples are valid.", "valid", CONV, FULL),
+    Claim("With $t$ drawn uniformly the loss is higher without it.", "loss", BARE, EVENLY),
+    Claim("for $t\\le10$ no difference is to be seen", "t_1_10", EVENLY, BARE, same=True),
+    Claim("Not being told raises the loss a little", "loss", UNTOLD, FULL),
+    Claim("and not one sample less is valid", "valid", UNTOLD, FULL, same=True),
+    Claim("Without a linear denoiser it raises the loss by more than a fifth", "loss", NEITHER, BARE, by=0.2),
+    Claim("have the same loss, to what three seeds can tell", "loss", UNTOLD, CUT, same=True),
+    Claim("More of the samples are valid without the noise level than without bridges.", "valid", UNTOLD, CUT, by=0.1),
 )

@@ -29,6 +29,7 @@ from ddpm_lib import (
 )
 from ddpm_lib.samplers import TILT
 
+from .claims import Claim
 from .runner import SAMPLES, TEST, Experiment, judged
 
 SIGMAS = (0.0, 0.03, 0.1, 0.3)
@@ -83,4 +84,16 @@ EXPERIMENT = Experiment(
     | {"0.1, 60 steps": Recipe(family=Noisy(CLEAN, 0.1), steps=60)},  # the row that the chapter makes again
     seeds=range(3),
     measure=measure,
+)
+
+CHAPTER = "14_noise"
+BEST = "Every network is best on the data it was trained on."
+CLAIMS = (
+    *(
+        Claim(BEST, f"on {own:g}", f"{other:g}", f"{own:g}")
+        for own, other in ((0.0, 0.03), (0.03, 0.0), (0.03, 0.1), (0.1, 0.03), (0.1, 0.3), (0.3, 0.1))
+    ),
+    Claim("the network that has only seen clean ones is the worst of the four, by far", "on 0.3", "0", "0.03", by=10),
+    Claim("fewer of the cleaned samples are valid than with", "to √2: valid", "0.03", "0.1", by=0.1),
+    Claim("and with $\\sigma=0.3$ none is.", "to √2: valid", "0.1", "0.3", by=0.1),
 )

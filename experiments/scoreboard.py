@@ -1,0 +1,183 @@
+"""Every method of the book on one family, one row each: ``python -m experiments.scoreboard`` (make scoreboard).
+
+What needs no training is measured anew, on fresh signals: real ones, the exact and the linear denoiser, the network
+that ships, each with its sampler. What was trained for a chapter is read from that chapter's table, three seeds each.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+
+from ddpm_lib import (
+    BenchmarkMorlet,
+    Estimate,
+    FamilyOracle,
+    Gaussian,
+    Noisy,
+    NoisyOracle,
+    Recipe,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    fit_gaussian,
+    linear,
+    log_likelihood,
+    pretrained,
+    sample,
+)
+
+from . import few_steps, flow, models, noise
+from .runner import SAMPLES, Experiment, judged, ratio
+
+FAMILY, SCHEDULE = BenchmarkMorlet(), linear()
+INSTRUMENT = 0.1  # noise of the data of which the likelihood is asked: clean wavelets have no density
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method. What was not measured of it is None.
+
+    Attributes:
+        weights: of the network.
+        seconds: of training.
+        evaluations: of the denoiser, a sample.
+        loss: over the floor, all t.
+        valid: share of samples.
+        law, distance: the worst law of three and the distance to real signals, over their critical values.
+        bits: per dimension above the truth, of wavelets with noise 0.1.
+    """
+
+    method: str
+    weights: float | None = None
+    seconds: float | None = None
+    evaluations: int | None = None
+    loss: Estimate | None = None
+    valid: Estimate | None = None
+    law: Estimate | None = None
+    distance: Estimate | None = None
+    bits: Estimate | None = None
+
+
+def over(values: list[float]) -> Estimate:
+    """Mean of some seeds and half its 95 % interval."""
+    margin = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(statistics.fmean(values), float(margin))
+
+
+def scores(runs: list[dict[str, float]]) -> dict[str, Estimate]:
+    """Validity, worst law and distance of what `judged` says of some batches."""
+    worst = [max(value for key, value in run.items() if key.startswith("law_")) for run in runs]
+    named = {"valid": [run["valid"] for run in runs], "distance": [run["distance"] for run in runs]}
+    return {"law": over(worst), **{name: over(values) for name, values in named.items()}}
+
+
+def drawn(denoiser: Any, n: int, step: Any, times: list[float] | int, seeds: int = 3) -> dict[str, Estimate]:
+    """Scores of n samples, some seeds."""
+    found = []
+    for seed in range(seeds):
+        generator = torch.Generator().manual_seed(SAMPLES + 10 + seed)
+        *_, x = sample(denoiser, (n, 1, FAMILY.length), times, step, generator)
+        found.append(judged(x, FAMILY))
+    return scores(found)
+
+
+def bits(denoiser: Any, truth: torch.Tensor, y: torch.Tensor, steps: int) -> Estimate:
+    """Bits per dimension of the flow of a denoiser above the true ones, on noisy wavelets."""
+    found = log_likelihood(NoisyOracle(denoiser, INSTRUMENT), y, steps=steps).nats
+    apart = (truth - found).double() / (FAMILY.length * math.log(2))
+    return Estimate(float(apart.mean()), float(1.96 * apart.std() / math.sqrt(len(apart))))
+
+
+def measured(n: int = 1024) -> list[Row]:
+    """The rows that need no training, measured now."""
+    exact = FamilyOracle(FAMILY, SCHEDULE)
+    best_linear = Gaussian(*fit_gaussian(FAMILY.sample(50_000, torch.Generator().manual_seed(1))[0]), SCHEDULE)
+    unet, recipe = pretrained(), Recipe()
+    y, _ = Noisy(FAMILY, INSTRUMENT).sample(8, torch.Generator().manual_seed(SAMPLES))
+    truth = NoisyOracle(exact, INSTRUMENT).log_density(y)
+    real = [judged(FAMILY.sample(n, torch.Generator().manual_seed(SAMPLES + 20 + k))[0], FAMILY) for k in range(3)]
+    weights = sum(p.numel() for p in unet.network.parameters())
+    ours = {"weights": weights, "loss": ratio(recipe, unet, 1, 1000, 4096)}
+    rows = [
+        Row("real signals", **scores(real)),
+        Row("exact denoiser, SDE-2M", evaluations=20, loss=Estimate(1.0, 0.0), bits=Estimate(0.0, 0.0),
+            **drawn(exact, n // 4, dpmpp_2m_sde, 20)),
+        Row("linear denoiser, SDE-2M", evaluations=20, loss=ratio(recipe, best_linear, 1, 1000, 4096),
+            bits=bits(best_linear, truth, y, 16), **drawn(best_linear, n, dpmpp_2m_sde, 20)),
+        Row("the network that ships, SDE-2M", evaluations=20, **ours, bits=bits(unet, truth, y, 16),
+            **drawn(unet, n, dpmpp_2m_sde, 20)),
+    ]  # fmt: skip
+    for name, step in {"2M": dpmpp_2m, "DDIM": ddim, "ancestral": ancestral}.items():
+        rows.append(Row(f"… {name}", evaluations=20, **ours, **drawn(unet, n, step, 20)))
+    return rows
+
+
+def stored() -> list[Row]:
+    """The rows that stand in the tables of the chapters."""
+    rows = [of(models.EXPERIMENT, run, f"{run}, 600 steps" if "steps" not in run else run) for run in MODELS]
+    rows += [of(noise.EXPERIMENT, "0.1", "trained on noise 0.1, cleaned", prefix="to √2: ")]
+    for run in ("plain, ε on the linear schedule", "plain, flow matching", "the recipe, flow matching, t by error"):
+        rows.append(of(flow.EXPERIMENT, run, run, prefix="2m sde 20: "))
+    for run, counts in {"ancestral": (1000,), "distilled": (8, 4, 2, 1)}.items():
+        for count in counts:
+            name = f"the network that ships, {run}" if run != "distilled" else f"distilled from it to {count}"
+            rows.append(of(few_steps.EXPERIMENT, run, name, f"{count}: ", count))
+    return [row for row in rows if row is not None]
+
+
+MODELS = (
+    "the U-Net", "plain conv net", "no bridges", "not told the noise level", "one number for the linear denoiser",
+    "the U-Net, t uniform", "no linear denoiser, t uniform", "MLP, 7 times as long",
+)  # fmt: skip
+
+
+def of(table: Experiment, run: str, name: str, prefix: str = "", evaluations: int = 20) -> Row | None:
+    """The row of a run; None where the table has not three seeds of it."""
+    rows = [row for row in table.rows() if row["run"] == run]
+    if len(rows) < 3:
+        return None
+
+    def column(key: str) -> Estimate | None:
+        values = [float(row[key]) for row in rows if row.get(key)]
+        return over(values) if len(values) == len(rows) else None
+
+    law = column(f"{prefix}law") or over(
+        [max(float(value) for key, value in row.items() if key.startswith(f"{prefix}law_")) for row in rows]
+    )
+    weights, seconds = column("weights"), column("seconds")
+    return Row(
+        name, weights and weights.value, seconds and seconds.value, evaluations, column("loss"),
+        column(f"{prefix}valid"), law, column(f"{prefix}distance"),
+    )  # fmt: skip
+
+
+def text(rows: list[Row]) -> str:
+    """The rows as a table."""
+
+    def cell(value: Any, form: str, width: int) -> str:
+        if value is None:
+            return "–".rjust(width)
+        if isinstance(value, Estimate):
+            return f"{value.value:{form}} ± {value.margin:{form}}".rjust(width)
+        return f"{value:{form}}".rjust(width)
+
+    titles = {"weights": 9, "seconds": 8, "asked": 6, "loss / floor": 16, "valid": 15, "worst law": 14, "distance": 14}
+    lines = [f"{'':42}" + "".join(name.rjust(width) for name, width in titles.items()) + "      bits above"]
+    for row in rows:
+        cells = (
+            (row.weights, ",.0f", 9), (row.seconds, ".0f", 8), (row.evaluations, "d", 6), (row.loss, ".3f", 16),
+            (row.valid, ".1%", 15), (row.law, ".2f", 14), (row.distance, ".2f", 14), (row.bits, ".3f", 16),
+        )  # fmt: skip
+        lines.append(f"{row.method:42}" + "".join(cell(*one) for one in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(text([*measured(), *stored()]))
