@@ -17,8 +17,7 @@ import traitlets
 from torch import Tensor
 
 from .checks import check_tensor, count
-from .schedules import ALL as SCHEDULES
-from .schedules import Schedule, linear
+from .schedules import Schedule, cosine, linear, log_linear, quadratic, sigmoid
 from .signals import BenchmarkMorlet, Family
 
 __all__ = ["BoundExplorer", "ForwardExplorer", "PosteriorExplorer"]
@@ -69,7 +68,8 @@ class ForwardExplorer(anywidget.AnyWidget):
         title: str = "A wavelet sinks into noise",
     ):
         family: Family = BenchmarkMorlet()
-        made = {make.__name__.replace("_", "-"): make for make in SCHEDULES} | {NOT_RESCALED: _not_rescaled}
+        curves = (linear, quadratic, cosine, sigmoid, log_linear)  # of chapter 3
+        made = {make.__name__.replace("_", "-"): make for make in curves} | {NOT_RESCALED: _not_rescaled}
         tables = [_logs(make(count(T, "A number of steps", 2, 4000))) for make in made.values() for T in steps]
         self._says = f"ForwardExplorer({len(made)} schedules, T in {tuple(steps)})"
         super().__init__(

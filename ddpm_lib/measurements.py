@@ -109,11 +109,17 @@ def posterior_given(
     schedule: Schedule,
     n: int,
     generator: torch.Generator | None = None,
+    moves: int = 200,
 ) -> Tensor:
     """n exact draws of the parameters given y (B, M): (B, n, P). ``family.render`` turns them into signals.
 
     A measurement with noise is a noised signal: y is x_t/√ᾱ_t of the family that the instrument sees, at the time at
-    which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is.
+    which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is. Its draws are middles of cells, and of a law that
+    is wide and needs fine cells it keeps too few. So each draw then makes some moves of Metropolis et al. 1953, which
+    leave the exact law as it is: half of them to anywhere in the box, half of them near by.
+
+    Args:
+        moves: how many; 0 for the draws of the quadrature.
 
     Raises:
         ValueError: a measurement of signals of another length; a noise that the schedule does not reach; fewer than two
@@ -126,8 +132,39 @@ def posterior_given(
             "make the mask as long as the signals."
         )
     measurement.check(y)
+    count(moves, "The number of moves", 0, 10**6)
     t = noise_time(schedule, measurement.sigma)
     a, _ = schedule(torch.tensor([t]), y.dtype)
     # finer than for a mean: draws are middles of cells, and an instrument may see one signal far better than another
-    exact = FamilyOracle(_Seen(family, measurement.matrix), schedule, keep=1024, resolution=0.5)
-    return exact.posterior(a * y[:, None], t, n, generator)
+    seen = _Seen(family, measurement.matrix)
+    exact = FamilyOracle(seen, schedule, keep=1024, resolution=0.5)
+    theta = exact.posterior(a * y[:, None], t, n, generator)
+    return _moved(theta, seen, y, measurement.sigma, moves, generator)
+
+
+@torch.no_grad()
+def _moved(
+    theta: Tensor, seen: Family, y: Tensor, sigma: float, moves: int, generator: torch.Generator | None
+) -> Tensor:
+    """Metropolis' moves of draws (B, n, P), which leave the law of the parameters given y as it is."""
+    size, low, high = seen.high - seen.low, seen.low, seen.high
+
+    def misfit(theta: Tensor) -> Tensor:
+        signals = seen.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
+        return (signals - y[:, None].to(signals)).square().sum(2) / (2 * sigma**2)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    now = misfit(theta)
+    for move in range(moves):
+        if move % 2:  # near by: at a distance of any order of magnitude, from the size of the box down to 1e-4 of it
+            reach = 10 ** (-4 * uniform(*theta.shape[:2], 1))
+            there = theta + reach * size * torch.randn(theta.shape, generator=generator)
+        else:
+            there = low + size * uniform(*theta.shape)
+        inside = ((there >= low) & (there <= high)).all(2)
+        then = misfit(torch.where(inside[..., None], there, theta))
+        taken = inside & (uniform(*theta.shape[:2]).log() < now - then)
+        theta, now = torch.where(taken[..., None], there, theta), torch.where(taken, then, now)
+    return theta

@@ -62,6 +62,17 @@ class Claim:
         return found.value - self.by > found.margin
 
 
+def over_seeds(experiment: Experiment, run: str, column: str) -> tuple[float, float]:
+    """Mean of a column over the seeds of a run, and half its 95 % interval (Student's)."""
+    return interval([float(row[column]) for row in experiment.rows() if row["run"] == run])
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean of some seeds, and half its 95 % interval (Student's)."""
+    margin = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), float(margin)
+
+
 def difference(experiment: Experiment, column: str, more: str, less: str) -> Difference:
     """By how much `more` exceeds `less`: means over seeds, Welch's 95 % interval. Needs three seeds each."""
     values = {run: [float(r[column]) for r in experiment.rows() if r["run"] == run] for run in (more, less)}

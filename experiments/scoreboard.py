@@ -7,12 +7,10 @@ that ships, each with its sampler. What was trained for a chapter is read from t
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 
 from ddpm_lib import (
     BenchmarkMorlet,
@@ -34,6 +32,7 @@ from ddpm_lib import (
 )
 
 from . import few_steps, flow, models, noise
+from .claims import interval
 from .runner import SAMPLES, Experiment, judged, ratio
 
 FAMILY, SCHEDULE = BenchmarkMorlet(), linear()
@@ -65,17 +64,11 @@ class Row:
     bits: Estimate | None = None
 
 
-def over(values: list[float]) -> Estimate:
-    """Mean of some seeds and half its 95 % interval."""
-    margin = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(statistics.fmean(values), float(margin))
-
-
 def scores(runs: list[dict[str, float]]) -> dict[str, Estimate]:
     """Validity, worst law and distance of what `judged` says of some batches."""
     worst = [max(value for key, value in run.items() if key.startswith("law_")) for run in runs]
     named = {"valid": [run["valid"] for run in runs], "distance": [run["distance"] for run in runs]}
-    return {"law": over(worst), **{name: over(values) for name, values in named.items()}}
+    return {name: Estimate(*interval(values)) for name, values in (named | {"law": worst}).items()}
 
 
 def drawn(denoiser: Any, n: int, step: Any, times: list[float] | int, seeds: int = 3) -> dict[str, Estimate]:
@@ -146,11 +139,10 @@ def of(table: Experiment, run: str, name: str, prefix: str = "", evaluations: in
 
     def column(key: str) -> Estimate | None:
         values = [float(row[key]) for row in rows if row.get(key)]
-        return over(values) if len(values) == len(rows) else None
+        return Estimate(*interval(values)) if len(values) == len(rows) else None
 
-    law = column(f"{prefix}law") or over(
-        [max(float(value) for key, value in row.items() if key.startswith(f"{prefix}law_")) for row in rows]
-    )
+    worst = [max((float(v) for k, v in row.items() if k.startswith(f"{prefix}law_")), default=0.0) for row in rows]
+    law = column(f"{prefix}law") or Estimate(*interval(worst))
     weights, seconds = column("weights"), column("seconds")
     return Row(
         name, weights and weights.value, seconds and seconds.value, evaluations, column("loss"),

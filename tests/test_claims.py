@@ -10,7 +10,7 @@ from scipy import stats
 
 from experiments import claims
 from experiments.__main__ import NAMES
-from experiments.claims import Claim, difference, plain, text
+from experiments.claims import Claim, difference, over_seeds, plain, text
 from experiments.runner import Experiment
 
 MODULES = [module for name in NAMES if hasattr(module := import_module(f"experiments.{name}"), "CLAIMS")]
@@ -45,6 +45,13 @@ def test_the_interval_is_welch_s(table):
     assert found.value == pytest.approx(np.mean(a) - np.mean(b))
     assert (found.value - found.margin, found.value + found.margin) == pytest.approx((low, high))
     assert found.seeds == (3, 3)
+
+
+def test_the_interval_of_one_run_is_student_s(table):
+    values = [1.0, 1.2, 1.7]
+    mean, margin = over_seeds(table(a=values, b=[9.0]), "a", "loss")
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (mean - margin, mean + margin) == pytest.approx((low, high))
 
 
 def test_what_holds_and_what_does_not(table):

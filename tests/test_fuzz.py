@@ -761,7 +761,7 @@ def exact_repairs(name, d):
     y, n, sigma, g = d(tensor(2, 8)), d(number(3, 1)), d(number(0.1, 0.5)), d(generator)
     measured = judge(lambda: Measurement.samples(torch.arange(16) % 2 == 0, sigma))
     if measured is not None:
-        judge(lambda: posterior_given(FAMILY, measured, y, linear(1000), n, g))
+        judge(lambda: posterior_given(FAMILY, measured, y, linear(1000), n, g, moves=d(number(2, 0))))
     mask = d(st.one_of(tensor(16), st.just(torch.arange(16) > 3)))
     judge(lambda: Measurement.samples(mask, sigma))
     judge(lambda: Measurement.low_pass(n, sigma, sigma))
