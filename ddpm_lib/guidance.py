@@ -120,9 +120,10 @@ class Guided:
         y = self.measurement.check(self.y, xt)
         matrix, noise = self.measurement.matrix.to(xt), self.measurement.sigma**2 * torch.eye(y.shape[1]).to(xt)
         if self.variance is None and hasattr(self.denoiser, "covariance"):
-            x0, cov = self.denoiser(xt, t).x0, self.denoiser.covariance(xt, t)
-            across = cov @ matrix.T  # C·Aᵀ, (B, L, M)
-            z = torch.linalg.solve(matrix @ across + noise, (y - self.measurement(x0))[..., None])
+            x0 = self.denoiser(xt, t).x0
+            missed = (y - self.measurement(x0))[..., None]  # before the covariance: it looks at the length
+            across = self.denoiser.covariance(xt, t) @ matrix.T  # C·Aᵀ, (B, L, M)
+            z = torch.linalg.solve(matrix @ across + noise, missed)
             x0 = x0 + (across @ z).mT
         else:
             r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]

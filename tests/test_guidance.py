@@ -144,6 +144,12 @@ def test_the_exact_posterior_covers():
     assert ((inside - 0.9).abs() < 4 * math.sqrt(0.09 / 400)).all()
 
 
+def test_an_instrument_for_another_length_is_refused():
+    short = Measurement(torch.eye(50), 0.1)
+    with pytest.raises(ValueError, match=r"This measures signals of shape \(1, 50\)"):
+        Guided(FamilyOracle(SHORT, HO), short, torch.zeros(2, 50))(torch.zeros(2, 1, 64), 100)
+
+
 def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
     hole = (torch.arange(64) < 26) | (torch.arange(64) > 38)
     measured = Measurement.samples(hole, 0.05)
