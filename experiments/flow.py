@@ -29,13 +29,13 @@ from ddpm_lib.samplers import TILT
 
 from .claims import Claim
 from .models import Bare, uniform
-from .runner import Experiment, ratio, samples
-from .schedules import RULER, Exact
+from .runner import Experiment, samples
+from .schedules import BANDS as BANDS
+from .schedules import RULER, Exact, on_the_ruler
 
 LINE = straight()
 START = float(LINE.at_log_snr(RULER.log_snr(RULER.T)))  # Ho's schedule ends there; an ε-network knows no further
 STEPS = (5, 10, 20, 50)
-BANDS = ((9, 6), (6, 3), (3, 0), (0, -3), (-3, -6))  # of log-SNR, on `RULER`
 
 
 def logit_normal(network, schedule) -> Tensor:
@@ -55,12 +55,7 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     The ODE with Euler's steps, even in τ, which is what flow matching is sampled with; a second-order ODE solver and a
     stochastic one, both on the grid of the library.
     """
-    ruler, on_ruler = replace(recipe, schedule=RULER), on(denoiser, RULER)
-    whole = ratio(ruler, on_ruler, 1, RULER.T, 4096)
-    found: dict[str, Any] = {"loss": whole.value, "loss_margin": whole.margin}
-    for high, low in BANDS:
-        first, last = (round(float(RULER.at_log_snr(torch.tensor(v)))) for v in (high, low))
-        found[f"loss: log-SNR {low} to {high}"] = ratio(ruler, on_ruler, first, last, 1024).value
+    found: dict[str, Any] = on_the_ruler(recipe, on(denoiser, RULER))
     for steps in STEPS:
         ways = {
             "euler": (LINE, torch.linspace(START, 0, steps + 1), ddim),

@@ -103,19 +103,24 @@ def sampled(recipe: Recipe, denoiser: Denoiser, on: Schedule, n: int, **sampler:
     return {"valid": found["valid"], "law": law, "residual": found["residual"]}
 
 
+def on_the_ruler(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
+    """Loss over floor at the same noise levels for all, and in bands of log-SNR: `denoiser` is on `RULER`."""
+    ruler = replace(recipe, schedule=RULER)
+    whole = ratio(ruler, denoiser, 1, RULER.T, 4096)
+    found = {"loss": whole.value, "loss_margin": whole.margin}
+    for high, low in BANDS:
+        first, last = (round(float(RULER.at_log_snr(torch.tensor(v)))) for v in (high, low))
+        found[f"loss: log-SNR {low} to {high}"] = ratio(ruler, denoiser, first, last, 1024).value
+    return found
+
+
 def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, float]:
     """Loss over floor at the same noise levels for all; loss on its own; samples on one grid for all, and on each.
 
     The grid for all is the library's default. On those of the schedules the ancestral sampler takes 20 equal steps in
     t; at last it takes all T steps of the linear schedule, at several T.
     """
-    ruler = replace(recipe, schedule=RULER)
-    on_ruler = Denoiser(denoiser.network, RULER, denoiser.parametrisation)
-    whole = ratio(ruler, on_ruler, 1, RULER.T, 4096)
-    found = {"loss": whole.value, "loss_margin": whole.margin}
-    for high, low in BANDS:
-        first, last = (round(float(RULER.at_log_snr(torch.tensor(v)))) for v in (high, low))
-        found[f"loss: log-SNR {low} to {high}"] = ratio(ruler, on_ruler, first, last, 1024).value
+    found = on_the_ruler(recipe, Denoiser(denoiser.network, RULER, denoiser.parametrisation))
     x0, t, eps, exact = own(recipe.family, recipe.schedule, 2048)
     found["own loss"] = mean_loss(denoiser, x0, t, eps).value
     found["own loss over floor"] = loss_over_floor(denoiser, exact, x0, t, eps).value
