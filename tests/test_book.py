@@ -237,6 +237,34 @@ def test_a_chapter_has_its_anatomy(file):
     assert not re.search(r"\b(TODO|FIXME)\b", text)
 
 
+def exercises(file):
+    """Number of an exercise → what follows it, up to the next: its text, solution, and a mark for each cell of code."""
+    cells = read(file)["cells"]
+    text = "\n".join(source(cell) if cell["cell_type"] == "markdown" else "[code]" for cell in cells)
+    parts = re.split(r"^\*\*(\d+)\.\*\* ", text.partition("\n## Exercises")[2], flags=re.M)
+    return {int(n): body.partition("\n## ")[0] for n, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@each_chapter
+def test_every_exercise_has_a_solution_and_code_in_it_is_run(file):
+    """Code of a solution is a cell, which nbval runs: none stands in the text, where nothing runs it."""
+    found = exercises(file)
+    assert list(found) == list(range(1, len(found) + 1)) and found
+    for number, body in found.items():
+        assert "<summary>Solution</summary>" in body or "[code]" in body, f"exercise {number} has no solution"
+        assert "```" not in body, f"exercise {number}: code that is never run"
+    assert any("[code]" in body for body in found.values())
+
+
+def test_the_course_plan_names_every_chapter_and_exercises_that_exist():
+    plan = (ROOT / "chapters" / "appendix_teaching.md").read_text("utf-8")
+    assert set(re.findall(r"\((\d\d_\w+)\.ipynb\)", plan)) == {file.stem for file in CHAPTERS}
+    there = {f"{int(file.name[:2])}.{n}" for file in CHAPTERS for n in exercises(file)}
+    rows = re.findall(r"^\| \d+ \|.*\| ([^|]+) \|$", plan, re.M)
+    given = [name for row in rows for name in re.findall(r"\d+\.\d+", row)]
+    assert len(rows) == 12 and set(given) <= there and len(given) == len(set(given))
+
+
 def test_readme_and_makefile_agree():
     readme = (ROOT / "README.md").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
