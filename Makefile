@@ -15,7 +15,7 @@ TORCH_LOCKED := 2.13.0
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip linkcheck test equations test-fast test-browser faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
+.PHONY: help env book zip linkcheck address test equations test-fast test-browser faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ book: $(STAMP)  ## run every chapter and build the pages into _build/html
 
 zip: book  ## the pages as one file that opens from disk: _build/diffusion-on-wavelets.zip
 	$(BIN)/python -c "import shutil; shutil.make_archive('_build/diffusion-on-wavelets', 'zip', '_build', 'html')"
+
+address: $(STAMP)  ## write the book's public address, from _config.yml, into the chapters' first cells
+	$(BIN)/python tools/book.py address
 
 linkcheck: $(STAMP)  ## ask every address that the book links to whether it is there (needs the net)
 	BOOK_EXECUTE=off $(BIN)/jupyter-book build --builder linkcheck --path-output _build/linkcheck .

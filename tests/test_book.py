@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import book
 import reference
 
 import ddpm_lib
@@ -159,6 +161,11 @@ def test_metadata_hold_no_times_and_name_a_kernel_everybody_has(file):
     assert nb["metadata"]["language_info"] == {"name": "python"}
     for cell in nb["cells"]:
         assert set(cell["metadata"]) <= {"tags", "mystnb", "jupyter", "slideshow"}, cell["metadata"]
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if "ddpm_lib" in f.read_text("utf-8")], ids=lambda file: file.stem)
+def test_a_notebook_begins_by_finding_the_library(file):
+    assert source(code_cells(file)[0]).startswith(book.start().strip()), "run: make address"
 
 
 @each_file

@@ -1,5 +1,6 @@
 """The driver that runs the chapters: tools/book.py."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +49,56 @@ def test_the_chapters_are_those_of_the_contents_in_their_order(small):
         "root: chapters/01_a\nparts:\n- chapters:\n  - file: chapters/02_b\n  - file: chapters/09_training\n"
     )
     assert [file.stem for file in book.chapter_files()] == ["01_a", "02_b", "09_training"]
+
+
+CONFIG = "repository:\n  url: {}\n  branch: v1\n"
+
+
+def test_the_address_goes_from_the_config_into_the_first_cells_and_back(small):
+    for address in ('""', "https://example.org/book.git", "https://example.org/other.git"):
+        (book.ROOT / "_config.yml").write_text(CONFIG.format('""'))
+        file = small("01_a", book.start() + "\nmore = 1", "b = 2")
+        (book.ROOT / "_toc.yml").write_text("root: chapters/01_a\n")
+        (book.ROOT / "_config.yml").write_text(CONFIG.format(address))
+        for _ in range(2):
+            book.address()
+            first, second = nbformat.read(file, as_version=4).cells[1:]
+            assert f'BOOK, BRANCH = "{address.strip(chr(34))}", "v1"' in first.source
+            assert first.source.endswith("\n\nmore = 1") and second.source == "b = 2"
+
+
+def test_a_chapter_that_is_opened_alone_fetches_the_project(small, tmp_path, monkeypatch):
+    """From a repository on disk; pip is only asked for, because installing torch again would take minutes."""
+    project = tmp_path / "wavelets"
+    (project / "ddpm_lib").mkdir(parents=True)
+    (project / "ddpm_lib" / "__init__.py").write_text("WHERE = 'fetched'")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(project))
+    for words in (("init", "-q", "-b", "v1"), ("add", "."), ("commit", "-q", "-m", "a")):
+        subprocess.run([*git, *words], check=True)
+    (book.ROOT / "_config.yml").write_text(CONFIG.format(project.as_uri()))
+    (alone := tmp_path / "elsewhere" / "alone").mkdir(parents=True)
+    asked = tmp_path / "asked.txt"
+    pip = f"""
+import subprocess, sys
+run = subprocess.run
+def only_git(command, **options):
+    return run(command, **options) if command[0] == "git" else open({str(asked)!r}, "a").write(" ".join(command[1:]))
+subprocess.run = only_git
+"""
+    code = pip + book.start() + "import ddpm_lib; print(ddpm_lib.WHERE)"
+    for _ in range(2):  # the second time it is there
+        done = subprocess.run([sys.executable, "-c", code], cwd=alone, capture_output=True, text=True, check=True)
+        assert done.stdout == "fetched\n"
+    assert asked.read_text() == "-m pip install --quiet ./wavelets[chapters]"
+
+
+def test_a_chapter_alone_without_address_and_package_says_what_to_do(small, tmp_path):
+    (book.ROOT / "_config.yml").write_text(CONFIG.format('""'))
+    (alone := tmp_path / "elsewhere" / "alone").mkdir(parents=True)
+    command = [sys.executable, "-S", "-c", book.start()]  # -S: without what is installed
+    done = subprocess.run(command, cwd=alone, capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: ddpm_lib is not here: run this chapter in its project, or install")
 
 
 def test_a_failed_cell_is_named(small):

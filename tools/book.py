@@ -3,6 +3,8 @@
     python tools/book.py build             run what has changed, then build the pages into _build/html
     python tools/book.py record [03 09]    run chapters (all, or those whose names contain a word given) and store
                                            their outputs in the notebooks
+    python tools/book.py address           write the book's public address, from _config.yml, into the chapters'
+                                           first cells: one that is opened alone fetches the project from there
 
 Each chapter runs in a fresh kernel, in its own folder.
 `build` keeps the runs in a jupyter-cache below _build, which `jupyter-book build` reads as well. MyST-NB finds a
@@ -30,6 +32,26 @@ BUILD = ROOT / "_build"
 CELL_TIMEOUT = 1800  # seconds
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
+
+# How a chapter's first cell begins.
+START = """\
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+BOOK, BRANCH = "{url}", "{branch}"  # where the book is public, if it is: `make address` copies it from _config.yml
+if Path("../ddpm_lib").is_dir():  # the project around this chapter
+    sys.path.insert(0, str(Path("..").resolve()))
+elif BOOK:  # the chapter was opened alone: fetch the project
+    project = Path(BOOK).stem
+    if not Path(project).is_dir():
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", BRANCH, BOOK], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"./{{project}}[chapters]"], check=True)
+    sys.path.insert(0, project)
+elif importlib.util.find_spec("ddpm_lib") is None:
+    raise ModuleNotFoundError("ddpm_lib is not here: run this chapter in its project, or install the project first.")
+"""
 
 
 def chapter_files() -> list[Path]:
@@ -204,15 +226,44 @@ def record(words: list[str]) -> None:
         print(f"{time.monotonic() - start:.1f} s")
 
 
+def start() -> str:
+    """How a chapter's first cell begins, with the address that _config.yml gives."""
+    import yaml
+
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text()).get("repository", {})
+    return START.format(url=repository.get("url") or "", branch=repository.get("branch") or "main")
+
+
+def address() -> None:
+    """Write that beginning into every chapter that has one."""
+    import nbformat
+
+    parts = START.format(url="\0", branch="\0").strip().split("\0")
+    begins = re.compile('[^"]*'.join(map(re.escape, parts)))
+    changed = 0
+    for file in chapter_files():
+        nb = nbformat.read(file, as_version=4)
+        for cell in nb.cells:
+            if cell.cell_type == "code" and begins.match(cell.source):
+                new = begins.sub(lambda _: start().strip(), cell.source, count=1)
+                changed += new != cell.source
+                cell.source = new
+        nbformat.write(nb, file)
+    print(f"{changed} chapters changed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["build", "record"])
+    parser.add_argument("command", choices=["build", "record", "address"])
     parser.add_argument("chapters", nargs="*", help="record: words that the names of the chapters contain")
     arguments = parser.parse_args()
     os.environ["DDPM_PROGRESS"] = "0"  # nobody watches a bar here
     os.environ.pop("MPLBACKEND", None)  # with it set, a kernel shows no figure
     try:
-        build() if arguments.command == "build" else record(arguments.chapters)
+        if arguments.command == "address":
+            address()
+        else:
+            build() if arguments.command == "build" else record(arguments.chapters)
     except ChapterFailed as error:
         sys.exit(f"failed\n{error}")
 
