@@ -22,14 +22,17 @@ help:  ## list the commands
 
 env: $(STAMP)  ## make the environment and nothing else
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "This Python has no venv module: install it first (Debian and Ubuntu: apt install python3-venv)."; exit 1; }
 	@echo "Making the environment in $(VENV) (some minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet $(TORCH_INDEX) --constraint constraints.txt --editable ".[book,test,dev]"
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement lock.txt
+	@$(BIN)/python -m pip install --quiet $(TORCH_INDEX) torch==$(TORCH_LOCKED)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check >/dev/null || $(BIN)/python -m pip check
 	@touch $@
 
 book: $(STAMP)  ## run every chapter and build the pages into _build/html
@@ -66,7 +69,6 @@ scores: $(STAMP)  ## measure the model that ships: one JSON line
 	$(BIN)/python tools/scores.py
 
 benchmark: $(STAMP)  ## train and sample this library and its peers side by side: a table and a figure
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python -m pip install --quiet --no-deps denoising-diffusion-pytorch
 	$(BIN)/python benchmarks/compare.py
 
@@ -97,17 +99,17 @@ format: $(STAMP)  ## put code and chapters into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock:  ## compile constraints.txt anew from pyproject.toml (after make env)
+lock:  ## compile lock.txt anew from pyproject.toml (after make env)
 	echo "torch==$(TORCH_LOCKED)" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	  --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --constraint - pyproject.toml --output-file constraints.new
-	{ echo "# Compiled by 'make lock' from pyproject.toml; torch's CUDA packages are left to torch itself."; \
-	  sed -E -e '/^(nvidia-|cuda-|triton)/d' constraints.new; } > constraints.txt
-	rm constraints.new
+	  --all-extras --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --no-emit-package torch --constraint - pyproject.toml --output-file lock.new
+	{ echo "# Compiled by 'make lock' from pyproject.toml. Not in it: torch, which is chosen by TORCH=, and what its CUDA build brings."; \
+	  awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton)/} kept' lock.new; } > lock.txt
+	rm lock.new
 
 audit: $(STAMP)  ## ask PyPI for known holes in what an installation without extras brings
 	mkdir -p _build
-	$(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --constraint constraints.txt pyproject.toml \
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --constraint lock.txt pyproject.toml \
 	  --output-file _build/runtime.txt
 	$(BIN)/uv tool run pip-audit --strict --requirement _build/runtime.txt --no-deps --disable-pip
 

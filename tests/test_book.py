@@ -288,10 +288,14 @@ def test_version_is_the_same_everywhere():
     assert f"## {ddpm_lib.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_lock_names_no_host_and_pins_torch_once():
-    lock = (ROOT / "constraints.txt").read_text()
+def test_the_lock_has_a_hash_for_all_but_torch():
+    lock = (ROOT / "lock.txt").read_text()
     assert "://" not in lock
-    assert len(re.findall(r"^torch==[\d.]+$", lock, re.M)) == 1
+    packages = re.findall(r"^([\w.-]+)==\S+[^\n]*\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, re.M)
+    assert len(packages) == len(re.findall(r"^[a-z]", lock, re.M)) > 150
+    assert not any(re.match(r"torch$|nvidia-|cuda-|triton", name) for name, _ in packages)
+    (torch,) = re.findall(r"^TORCH_LOCKED := (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert f" torch=={torch}\n" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_map_of_the_book_is_what_the_chapters_say_they_need():
