@@ -27,6 +27,7 @@ from ddpm_lib import (
 from ddpm_lib.families import Chirp, DampedSine, Edges, PulsePair, Ricker, Sawtooth, TwoMorlets
 
 from . import two_morlets
+from .claims import Claim
 from .runner import BANDS, SAMPLES, TEST, Experiment, both, fresh, losses
 
 KNOWN = tuple(make() for make in (BenchmarkMorlet, Morlet, *families.ALL[:-1]))  # those with an exact answer
@@ -159,4 +160,17 @@ EXPERIMENT = Experiment(
     },
     seeds=range(3),
     measure=measure,
+)
+
+CHAPTER = "17_other_functions"
+BOOK, BOX, SAW, ALONE, LONG = "BenchmarkMorlet", "Edges", "Sawtooth", "all families", "all families, 4 times as long"
+CLAIMS = (
+    Claim("The loss over the floor is lower for boxes than for the wavelets of this book", "loss", BOOK, BOX),
+    Claim("and more of the samples are valid", "valid", BOX, BOOK),
+    Claim("The sawtooth has the highest loss of all", "loss", SAW, "Chirp"),
+    Claim("The sawtooth has the highest loss of all", "loss", SAW, "Morlet"),
+    Claim("few of its samples are valid", "valid", BOOK, SAW, by=0.3),
+    Claim("the Mexican hat has the lower loss", "loss", BOOK, "Ricker"),
+    Claim("Four times as long brings the loss down by more than a tenth of the floor", "loss", ALONE, LONG, by=0.1),
+    Claim("far more of the samples are valid", "valid", LONG, ALONE, by=0.2),
 )
