@@ -15,7 +15,7 @@ TORCH_LOCKED := 2.13.0
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip linkcheck address test equations test-fast test-browser coverage faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
+.PHONY: help env book zip linkcheck address test equations test-fast test-browser coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ test-browser: $(STAMP)  ## the tests of the built pages alone
 coverage: $(STAMP)  ## which lines and branches of the library the tests reach; fails below 95 %
 	$(BIN)/python -m coverage run -m pytest tests ddpm_lib -m "not browser" -q
 	$(BIN)/python -m coverage report
+
+mutants: $(STAMP)  ## change the central files in some two thousand ways: which changes do tests notice? goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python tools/mutants.py
 
 faults: $(STAMP)  ## kill a training run 60 times and resume it to the bit; goes on where it was stopped; the last line counts
 	$(BIN)/python tools/faults.py

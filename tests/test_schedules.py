@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import HO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,12 @@ shipped = pytest.mark.parametrize(
 )  # the shipped schedules, whatever they are
 
 
+@pytest.fixture
+def ho():
+    """Made in the test and not once for all: then a test sees it, too, if the schedule itself is broken."""
+    return linear(1000)
+
+
 def unscaled(T):
     """β from 1e-4 to 0.02 with T lowered and nothing else changed: the report's way."""
     return torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
@@ -27,41 +32,41 @@ def unscaled(T):
 # --- numbers of the literature ------------------------------------------------------------------------
 
 
-def test_ho_alpha_bar():
+def test_ho_alpha_bar(ho):
     exact = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000, dtype=np.longdouble)).astype(np.float64)
-    ours = HO.alpha_bar(torch.arange(1, 1001)).numpy()
+    ours = ho.alpha_bar(torch.arange(1, 1001)).numpy()
     np.testing.assert_allclose(ours, exact, rtol=1e-12)
     pinned = {1: 0.9999, 10: 0.9981052048, 100: 0.8970181457, 250: 0.5240853738, 500: 0.0785872429}
     for t, value in (pinned | {750: 0.0033505504}).items():
-        assert float(HO.alpha_bar(t)) == pytest.approx(value, abs=5.1e-11)
-    assert float(HO.alpha_bar(1000)) == pytest.approx(4.035829765e-5, rel=1e-9)
-    assert float(HO(torch.tensor([1000]), torch.float64)[0]) == pytest.approx(6.352818088e-3, rel=1e-9)
-    assert float(HO.log_alpha_bar(1000)) == pytest.approx(-10.1177135424, rel=1e-9)
+        assert float(ho.alpha_bar(t)) == pytest.approx(value, abs=5.1e-11)
+    assert float(ho.alpha_bar(1000)) == pytest.approx(4.035829765e-5, rel=1e-9)
+    assert float(ho(torch.tensor([1000]), torch.float64)[0]) == pytest.approx(6.352818088e-3, rel=1e-9)
+    assert float(ho.log_alpha_bar(1000)) == pytest.approx(-10.1177135424, rel=1e-9)
 
 
-def test_ho_beta():
-    np.testing.assert_allclose(HO.beta(torch.arange(1, 1001)), np.linspace(1e-4, 0.02, 1000), rtol=1e-9)
-    assert float(HO.beta(2)) == pytest.approx(1.199199199e-4, rel=1e-9)
-    assert float((1 - HO.beta(torch.arange(1, 1001))).sqrt().min()) == pytest.approx(0.989949, abs=5e-7)
+def test_ho_beta(ho):
+    np.testing.assert_allclose(ho.beta(torch.arange(1, 1001)), np.linspace(1e-4, 0.02, 1000), rtol=1e-9)
+    assert float(ho.beta(2)) == pytest.approx(1.199199199e-4, rel=1e-9)
+    assert float((1 - ho.beta(torch.arange(1, 1001))).sqrt().min()) == pytest.approx(0.989949, abs=5e-7)
 
 
-def test_ho_snr():
-    assert float(HO.snr(1)) == pytest.approx(9999, rel=1e-9)
-    assert float(HO.snr(1000)) == pytest.approx(4.0359926512e-5, rel=1e-9)
-    assert float(HO.log_snr(1)) == pytest.approx(math.log(9999), rel=1e-9)
-    assert float(HO.log_snr(1000)) == pytest.approx(-10.1176732, rel=1e-8)
-    assert int((HO.snr(torch.arange(1, 1001)) < 1).nonzero()[0]) + 1 == 260
-    assert torch.isinf(HO.snr(0))
+def test_ho_snr(ho):
+    assert float(ho.snr(1)) == pytest.approx(9999, rel=1e-9)
+    assert float(ho.snr(1000)) == pytest.approx(4.0359926512e-5, rel=1e-9)
+    assert float(ho.log_snr(1)) == pytest.approx(math.log(9999), rel=1e-9)
+    assert float(ho.log_snr(1000)) == pytest.approx(-10.1176732, rel=1e-8)
+    assert int((ho.snr(torch.arange(1, 1001)) < 1).nonzero()[0]) + 1 == 260
+    assert torch.isinf(ho.snr(0))
 
 
-def test_ho_posterior_variance():
-    assert float(beta_tilde(HO, 1, 0)) == 0
-    assert float(beta_tilde(HO, 2, 1)) == pytest.approx(5.4531876613e-5, rel=1e-9)
-    assert float(beta_tilde(HO, 1000, 999)) == pytest.approx(0.0199999835266, rel=1e-9)
+def test_ho_posterior_variance(ho):
+    assert float(beta_tilde(ho, 1, 0)) == 0
+    assert float(beta_tilde(ho, 2, 1)) == pytest.approx(5.4531876613e-5, rel=1e-9)
+    assert float(beta_tilde(ho, 1000, 999)) == pytest.approx(0.0199999835266, rel=1e-9)
     ratios = {2: 0.454736, 3: 0.611336, 10: 0.852845, 50: 0.963911, 100: 0.981914}
     for t, ratio in ratios.items():
-        assert float(beta_tilde(HO, t, t - 1) / HO.beta(t)) == pytest.approx(ratio, abs=6e-7)
-    assert float(1 - beta_tilde(HO, 1000, 999) / HO.beta(1000)) == pytest.approx(8.2367e-7, rel=1e-4)
+        assert float(beta_tilde(ho, t, t - 1) / ho.beta(t)) == pytest.approx(ratio, abs=6e-7)
+    assert float(1 - beta_tilde(ho, 1000, 999) / ho.beta(1000)) == pytest.approx(8.2367e-7, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +173,42 @@ def test_log_linear_is_linear_in_log_snr():
     np.testing.assert_allclose(log_snr, np.linspace(4, -8, 50), rtol=1e-9)
 
 
+@shipped
+def test_the_default_is_a_thousand_steps(make):
+    assert make().T == 1000
+    torch.testing.assert_close(make().log_alpha_bar(torch.arange(1001)), make(1000).log_alpha_bar(torch.arange(1001)))
+
+
+def test_curves_have_double_precision():
+    """What a table in single precision would get wrong: the smallest β, to its tenth digit."""
+    f = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(cosine().beta(torch.arange(1, 900)), 1 - f[1:900] / f[:899], rtol=1e-10)
+    np.testing.assert_allclose(log_linear().log_snr(torch.arange(1, 1001)), np.linspace(9.21, -10.12, 1000), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: cosine(10, offset=math.nan), "offset"),
+        (lambda: cosine(10, offset=-0.1), "offset"),
+        (lambda: sigmoid(10, start="a"), "start"),
+        (lambda: sigmoid(10, end=math.inf), "end"),
+        (lambda: log_linear(10, first=None), "first"),
+        (lambda: log_linear(10, last=math.nan), "last"),
+        (lambda: linear(10).shifted(1001), "by"),
+        (lambda: linear(10).shifted(-1001), "by"),
+        (lambda: linear(10).at_log_snr("a"), "log-SNR"),
+        (lambda: Schedule.from_betas("a"), "β"),
+        (lambda: Schedule.from_alpha_bar("a"), "ᾱ"),
+        (lambda: linear(10).beta(3, "a"), "s"),
+        (lambda: linear(10).alpha_bar("a"), "t"),
+    ],
+)
+def test_what_is_refused_is_called_by_its_name(make, name):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must"):
+        make()
+
+
 # --- laws ---------------------------------------------------------------------------------------------
 
 
@@ -251,9 +292,9 @@ def test_a_schedule_is_immutable():
     assert schedule.log_alpha_bar(torch.arange(3)).tolist() == [0, -3, -9]
 
 
-def test_a_number_is_a_time():
-    assert float(HO.alpha_bar(1)) == float(HO.alpha_bar(1.0)) == float(HO.alpha_bar(torch.tensor([1])))
-    assert repr(HO) == "Schedule(T=1000, √ᾱ_T=0.00635)"
+def test_a_number_is_a_time(ho):
+    assert float(ho.alpha_bar(1)) == float(ho.alpha_bar(1.0)) == float(ho.alpha_bar(torch.tensor([1])))
+    assert repr(ho) == "Schedule(T=1000, √ᾱ_T=0.00635)"
 
 
 # --- refusals -----------------------------------------------------------------------------------------
@@ -308,12 +349,12 @@ def test_betas_that_are_refused(betas):
 
 
 @pytest.mark.parametrize("t", [-1, 1001, -0.001, 1000.5, math.nan, [3, 1001]])
-def test_times_that_are_refused(t):
-    for method in (HO.alpha_bar, HO.log_alpha_bar, HO.snr, HO.log_snr):
+def test_times_that_are_refused(t, ho):
+    for method in (ho.alpha_bar, ho.log_alpha_bar, ho.snr, ho.log_snr):
         with pytest.raises(ValueError, match=r"t must lie in 0…1000, got values from"):
             method(torch.tensor(t))
 
 
-def test_beta_starts_at_one():
+def test_beta_starts_at_one(ho):
     with pytest.raises(ValueError, match=r"t must lie in 0…1000"):
-        HO.beta(0)
+        ho.beta(0)
