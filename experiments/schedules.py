@@ -37,6 +37,7 @@ from ddpm_lib import (
 )
 from ddpm_lib.samplers import TILT
 
+from .claims import Claim
 from .runner import TEST, Experiment, ratio, samples
 
 RULER = log_linear(100)
@@ -156,3 +157,33 @@ EXPERIMENT = Experiment(
     seeds=range(3),
     measure=measure,
 )
+
+CHAPTER = "12_schedules"
+DRAWN, SLIP, RIGHT = "linear, t by error", "linear, T = 300, unscaled", "linear, T = 300"
+FEWEST = "The linear schedule gives the fewest valid samples"
+CLAIMS = (
+    *(Claim(FEWEST, "valid", other, "linear") for other in ("quadratic", "cosine", "sigmoid", "log-linear")),
+    Claim(FEWEST, "valid", "linear, shifted", "linear"),
+    Claim(
+        "The sigmoid's own loss is nearer to its floor than the cosine's",
+        "own loss over floor", "cosine", "sigmoid",
+    ),
+    Claim("at the same noise levels its loss is higher", "loss", "sigmoid", "cosine"),
+    Claim(
+        "its own loss is farther above its floor than that of the linear one",
+        "own loss over floor", "log-linear", "linear",
+    ),
+    Claim("at the same noise levels it is lower", "loss", "linear", "log-linear"),
+    Claim(
+        "With $t$ by error the linear schedule has a lower loss than the best of the others with $t$ uniform",
+        "loss", "log-linear", DRAWN,
+    ),
+    Claim("far more of its samples are valid", "valid", DRAWN, "linear, shifted", by=0.15),
+    Claim("log-linear has the lower loss at these levels", "loss", DRAWN, "log-linear, t by error"),
+    Claim("the linear schedule more valid samples", "valid", DRAWN, "log-linear, t by error"),
+    Claim("Trained with fewer steps the loss is higher", "loss", RIGHT, "linear"),
+    Claim("and higher still with fifty", "loss", "linear, T = 50", RIGHT, by=1.0),
+    Claim("shifted, it gives several times as many valid samples", "valid", "linear, shifted", "linear", by=0.2),
+    Claim("unscaled, T = 300 has the lower loss", "loss", RIGHT, SLIP),
+    Claim("more valid samples", "valid", SLIP, RIGHT),
+)  # fmt: skip

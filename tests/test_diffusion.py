@@ -12,6 +12,7 @@ from ddpm_lib import (
     X0,
     Denoiser,
     Eps,
+    Normal,
     Prediction,
     U,
     V,
@@ -358,6 +359,18 @@ REFUSED = {
     ),
     "density, zero": (lambda: draw_times(3, linear(2), density=torch.tensor([1.0, 0])), ValueError, "from 0"),
     "density, NaN": (lambda: draw_times(3, linear(2), density=torch.tensor([1, math.nan])), ValueError, "NaN"),
+    "no times": (lambda: draw_times(0, HO), ValueError, "^The number of times must be an integer from 1"),
+    "density, name": (lambda: draw_times(3, HO, density=[1]), TypeError, r"^The density over t must be a tensor"),
+    "noise of a normal": (
+        lambda: Normal(X, torch.ones(2, 1, 1)).sample(X[:1]),
+        ValueError,
+        "^the mean and the noise must have the same shape",
+    ),
+    "a network that answers short": (
+        lambda: Denoiser(lambda x, level, cond: x[..., :3], HO, Eps())(X, 5),
+        ValueError,
+        r"^The network must return signals of shape \(2, 1, 4\), got \(2, 1, 3\)\.",
+    ),
 }
 
 

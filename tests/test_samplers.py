@@ -568,3 +568,29 @@ def test_steps_that_are_refused():
             ancestral(denoiser, x, t, s, x)
     with pytest.raises(ValueError, match=r"t must lie in 0…1000"):
         ddim(denoiser, x, 1001, 1000, x)
+
+
+WRONG = {
+    "s": (lambda d, x: ancestral(d, x, 5, "a", x), "s must be a number from 0 to"),
+    "t": (lambda d, x: ancestral(d, x, "a", 4, x), "t must be a number"),
+    "xt": (lambda d, x: heun(d, x[0], 5, 4, x), r"xt must have shape \(B, C, L\)"),
+    "noise": (lambda d, x: dpmpp_2m(d, x, 5, 4, x[:1]), "xt and noise must have the same shape"),
+    "forwards": (lambda d, x: ddim(d, x, 5, 6, x), "A step goes back in time: s must be smaller than t, got t = 5"),
+    "chunk": (lambda d, x: Memory(d, 0), "A chunk must be an integer from 1"),
+    "time of a memory": (lambda d, x: Memory(d)(x, "a"), "t must be a number"),
+    "state of a memory": (lambda d, x: Memory(d)(x[0], 5), r"xt must have shape \(B, C, L\)"),
+    "variance at 0": (lambda d, x: beta_tilde(d.schedule, 0, 0), "β̃ is the variance of a step back from t > 0"),
+    "shape": (lambda d, x: sample(d, (2, 4)), r"Signals have a shape \(B, C, L\), got \(2, 4\)\."),
+    "no shape": (lambda d, x: sample(d, 3), r"Signals have a shape \(B, C, L\), got 3\."),
+    "sizes": (lambda d, x: sample(d, (2, 0, 4)), r"Each size of the shape \(B, C, L\) must be an integer from 1"),
+    "a time": (lambda d, x: sample(d, (2, 1, 1), ["a", 0]), "A time must be a number"),
+    "start": (lambda d, x: sample(d, (2, 1, 1), start=x[0]), r"start must have shape \(B, C, L\)"),
+    "another start": (lambda d, x: sample(d, (3, 1, 1), start=x), r"start must have the shape .* got \(2, 1, 1\)\."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_refused_is_called_by_its_name(case):
+    call, words = WRONG[case]
+    with pytest.raises((ValueError, TypeError), match=f"^{words}"):
+        call(toy(), torch.zeros(2, 1, 1, dtype=DOUBLE))
