@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddpm_lib import X0, Denoiser, FamilyOracle, Recipe, Schedule, V, min_snr, predicted_noise, q_sample, vlb
 
+from .claims import Claim
 from .models import Bare, uniform
 from .runner import TEST, Experiment, both, fresh
 
@@ -129,3 +130,40 @@ EXPERIMENT = Experiment(
     seeds=range(3),
     measure=measure,
 )
+
+CHAPTER = "16_targets_and_weights"
+EPSILON, SIGNAL, VELOCITY = "plain, ε with L_simple", "plain, x₀ with L_simple", "plain, v with L_simple"
+OWN, OWN_V = "plain, x₀ with its own loss", "plain, v with its own loss"
+TERMS, EVEN, MIN_SNR = "the bound, t by its terms", "the bound, t uniform", "min-SNR-5"
+RECIPE, FLAT_RATE, BOTH = "the recipe", "rate flat", "rate flat, no running mean"
+BEYOND = "Beyond $t=400$ it is the $\\epsilon$-network that is farther off"
+NOTHING = "With a learning rate that falls to zero the running mean changes nothing that three seeds could show"
+CLAIMS = (
+    Claim(
+        "At $t\\le10$ the $x_0$-network is farther from the floor than the $\\epsilon$-network",
+        "t_1_10", SIGNAL, EPSILON,
+    ),
+    Claim(BEYOND, "t_401_1000", EPSILON, SIGNAL),
+    Claim(BEYOND, "t_401_1000", EPSILON, VELOCITY),
+    Claim("no difference between $\\epsilon$ and $v$ is seen", "loss", EPSILON, VELOCITY, same=True),
+    Claim(
+        "With its own loss the $x_0$-network is more than five times as far above the floor at $t\\le10$",
+        "t_1_10", OWN, SIGNAL, by=20.0,
+    ),
+    Claim("no difference is seen at $t\\le10$", "t_1_10", OWN_V, VELOCITY, same=True),
+    Claim("More of its samples are valid", "valid", OWN, SIGNAL),
+    Claim("its law of $s$ is farther off", "law_s", OWN, SIGNAL),
+    Claim("At $t\\le10$ its loss is more than five times as far above the floor", "t_1_10", MIN_SNR, RECIPE, by=5.6),
+    Claim("not one sample in a hundred is valid", "valid", RECIPE, MIN_SNR, by=0.6),
+    Claim("With $t$ uniform its loss is far higher", "loss", EVEN, "the bound", by=0.3),
+    Claim("with $t$ drawn by its terms it is lower than with the recipe's density", "loss", "the bound", TERMS),
+    Claim("the more so at $t\\le10$", "t_1_10", "the bound", TERMS),
+    Claim("By its terms the bound of the model is nearer to the exact one", "nats", RECIPE, TERMS),
+    Claim("its loss at $t\\le10$ is lower", "t_1_10", RECIPE, TERMS),
+    Claim("its loss over all $t$ is higher", "loss", TERMS, RECIPE),
+    Claim("fewer of its samples are valid", "valid", RECIPE, TERMS),
+    Claim(NOTHING, "loss", "no running mean", RECIPE, same=True),
+    Claim(NOTHING, "valid", "no running mean", RECIPE, same=True),
+    Claim("With a rate that stays it brings the loss down", "loss", BOTH, FLAT_RATE, by=0.05),
+    Claim("the falling rate alone does better than that", "loss", FLAT_RATE, "no running mean"),
+)  # fmt: skip
