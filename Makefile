@@ -63,7 +63,7 @@ coverage: $(STAMP)  ## which lines and branches of the library the tests reach; 
 	$(BIN)/python -m coverage run -m pytest tests ddpm_lib -m "not browser" -q
 	$(BIN)/python -m coverage report
 
-mutants: $(STAMP)  ## change the central files in some two thousand ways: which changes do tests notice? goes on where it was stopped
+mutants: $(STAMP)  ## change the central files in every small way: which changes do the tests notice? goes on where it was stopped
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/python tools/mutants.py
 

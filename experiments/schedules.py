@@ -163,10 +163,10 @@ DRAWN, SLIP, RIGHT = "linear, t by error", "linear, T = 300, unscaled", "linear,
 LOWER = (
     "With $t$ by error the loss on the linear schedule is lower than on the cosine or the shifted one with $t$ uniform"
 )
+OTHERS = ("quadratic", "cosine", "sigmoid", "log-linear", "linear, shifted")
 FEWEST = "The linear schedule gives the fewest valid samples"
 CLAIMS = (
-    *(Claim(FEWEST, "valid", other, "linear") for other in ("quadratic", "cosine", "sigmoid", "log-linear")),
-    Claim(FEWEST, "valid", "linear, shifted", "linear"),
+    *(Claim(FEWEST, "valid", other, "linear") for other in OTHERS),
     Claim(
         "The sigmoid's own loss is nearer to its floor than the cosine's",
         "own loss over floor", "cosine", "sigmoid",
