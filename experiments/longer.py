@@ -1,20 +1,47 @@
-"""Longer signals: the same wavelets at more samples, the same recipe, and what a coarser level gives."""
+"""Longer signals: the same wavelets at more samples, the same recipe, and what a coarser level or attention gives."""
 
 from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ddpm_lib import BenchmarkMorlet, Denoiser, Recipe, linear_skip
+from torch import Tensor, nn
+
+from ddpm_lib import BenchmarkMorlet, Denoiser, Family, LinearSkip, Recipe, linear_skip
 from ddpm_lib.training import LitDDPM
 
 from .runner import Experiment, ratio, samples
 
 LENGTHS = (128, 256, 512, 1024)
-TIMED = (*LENGTHS, 2048, 4096)
+
+
+class Attention(nn.Module):
+    """A block, and after it every position looks at all others, as Ho et al. 2020 have it at one resolution."""
+
+    def __init__(self, block: nn.Module, width: int = 32, heads: int = 4):
+        super().__init__()
+        self.block, self.norm = block, nn.GroupNorm(1, width)
+        self.look = nn.MultiheadAttention(width, heads, batch_first=True)
+        for p in self.look.out_proj.parameters():
+            nn.init.zeros_(p)  # begins as the block alone, like every part of the network
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.block(x, emb)
+        seen = self.norm(h).transpose(1, 2)
+        return h + self.look(seen, seen, seen, need_weights=False)[0].transpose(1, 2)
+
+
+def attention(family: Family, seed: int) -> LinearSkip:
+    """The network of the book with attention behind every second block of its coarsest level."""
+    network = linear_skip(family, seed)
+    coarsest = network.network.down[-1]
+    for k in range(1, len(coarsest), 2):
+        coarsest[k] = Attention(coarsest[k])
+    return network
 
 
 def second_a_step(recipe: Recipe, steps: int = 3) -> float:
@@ -43,14 +70,22 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     return found
 
 
-DEFAULT = Recipe(steps=600)
+DEFAULT = Recipe(steps=600, batch=64)
+
+
+def at(length: int, network: Callable[[Any, int], nn.Module] = linear_skip) -> Recipe:
+    """The recipe with signals of another length."""
+    return replace(DEFAULT, family=BenchmarkMorlet(length=length), network=network)
+
+
 EXPERIMENT = Experiment(
     name="longer",
     recipes={
-        **{f"{length} samples": replace(DEFAULT, family=BenchmarkMorlet(length=length)) for length in LENGTHS},
-        "1024 samples, one level more": replace(
-            DEFAULT, family=BenchmarkMorlet(length=1024), network=partial(linear_skip, levels=3)
-        ),
+        **{f"{length} samples": at(length) for length in LENGTHS},
+        "128 samples, one level more": at(128, partial(linear_skip, levels=3)),
+        "128 samples, attention": at(128, attention),
+        "1024 samples, one level more": at(1024, partial(linear_skip, levels=3)),
+        "1024 samples, attention": at(1024, attention),
     },
     seeds=range(3),
     measure=measure,
