@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ddpm_lib import BenchmarkMorlet, Denoiser, Family, LinearSkip, Recipe, linear_skip
@@ -44,30 +45,38 @@ def attention(family: Family, seed: int) -> LinearSkip:
     return network
 
 
-def second_a_step(recipe: Recipe, steps: int = 3) -> float:
-    """Seconds of one step of training (forward, backward, optimiser), the best of some."""
+def cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
+    """What one step of training costs: seconds of forward, backward and optimiser (the best of some steps), and memory.
+
+    The memory is that of all tensors that the forward pass keeps for the backward one, in MiB.
+    """
     denoiser = recipe.build()
     module, optimiser = LitDDPM(denoiser, recipe), recipe.optimiser(denoiser)
-    draw, best = recipe.draw(denoiser.network), float("inf")
+    draw, best, kept = recipe.draw(denoiser.network), float("inf"), dict[int, int]()
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
     for step in range(steps):
         batch = draw(step)
         start = time.perf_counter()
         optimiser.zero_grad()
-        module.training_step(batch, step).backward()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor) if step == 0 else nullcontext():
+            loss = module.training_step(batch, step)
+        loss.backward()
         optimiser.step()
         best = min(best, time.perf_counter() - start)
-    return best
+    return {"second a step": best, "MiB": sum(kept.values()) / 2**20}
 
 
 def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
-    """Loss over floor, over all t and at small ones; samples; seconds a step; the memory that the process needed."""
+    """Loss over floor, over all t and at small ones; samples; what a step costs."""
     whole, small = ratio(recipe, denoiser, 1, 1000, 1024), ratio(recipe, denoiser, 1, 100, 512)
     found = {"loss": whole.value, "loss_margin": whole.margin, "t_1_100": small.value}
-    found |= samples(recipe, denoiser, 512)
-    found["second a step"] = second_a_step(recipe)
-    found["GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return found
+    return found | samples(recipe, denoiser, 512) | cost(recipe)
 
 
 DEFAULT = Recipe(steps=600, batch=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ from ddpm_lib import (
     sample,
 )
 
-from . import few_steps, flow, models, noise
+from . import data, few_steps, flow, models, noise, targets
 from .claims import interval
-from .runner import SAMPLES, Experiment, judged, ratio
+from .runner import SAMPLES, judged, ratio
 
 FAMILY, SCHEDULE = BenchmarkMorlet(), linear()
 INSTRUMENT = 0.1  # noise of the data of which the likelihood is asked: clean wavelets have no density
@@ -44,6 +45,7 @@ class Row:
     """One method. What was not measured of it is None.
 
     Attributes:
+        method: the chapter that tells of it, and its name.
         weights: of the network.
         seconds: of training.
         evaluations: of the denoiser, a sample.
@@ -99,41 +101,45 @@ def measured(n: int = 1024) -> list[Row]:
     weights = sum(p.numel() for p in unet.network.parameters())
     ours = {"weights": weights, "loss": ratio(recipe, unet, 1, 1000, 4096)}
     rows = [
-        Row("real signals", **scores(real)),
-        Row("exact denoiser, SDE-2M", evaluations=20, loss=Estimate(1.0, 0.0), bits=Estimate(0.0, 0.0),
+        Row("11 real signals", **scores(real)),
+        Row("7  the exact denoiser, SDE-2M", evaluations=20, loss=Estimate(1.0, 0.0), bits=Estimate(0.0, 0.0),
             **drawn(exact, n // 4, dpmpp_2m_sde, 20)),
-        Row("linear denoiser, SDE-2M", evaluations=20, loss=ratio(recipe, best_linear, 1, 1000, 4096),
+        Row("7  the linear denoiser, SDE-2M", evaluations=20, loss=ratio(recipe, best_linear, 1, 1000, 4096),
             bits=bits(best_linear, truth, y, 16), **drawn(best_linear, n, dpmpp_2m_sde, 20)),
-        Row("the network that ships, SDE-2M", evaluations=20, **ours, bits=bits(unet, truth, y, 16),
+        Row("9  what ships, SDE-2M", evaluations=20, **ours, bits=bits(unet, truth, y, 16),
             **drawn(unet, n, dpmpp_2m_sde, 20)),
     ]  # fmt: skip
     for name, step in {"2M": dpmpp_2m, "DDIM": ddim, "ancestral": ancestral}.items():
-        rows.append(Row(f"… {name}", evaluations=20, **ours, **drawn(unet, n, step, 20)))
+        rows.append(Row(f"18 what ships, {name}", evaluations=20, **ours, **drawn(unet, n, step, 20)))
     return rows
 
 
 def stored() -> list[Row]:
-    """The rows that stand in the tables of the chapters."""
-    rows = [of(models.EXPERIMENT, run, f"{run}, 600 steps" if "steps" not in run else run) for run in MODELS]
-    rows += [of(noise.EXPERIMENT, "0.1", "trained on noise 0.1, cleaned", prefix="to √2: ")]
-    for run in ("plain, ε on the linear schedule", "plain, flow matching", "the recipe, flow matching, t by error"):
-        rows.append(of(flow.EXPERIMENT, run, run, prefix="2m sde 20: "))
-    for run, counts in {"ancestral": (1000,), "distilled": (8, 4, 2, 1)}.items():
-        for count in counts:
-            name = f"the network that ships, {run}" if run != "distilled" else f"distilled from it to {count}"
-            rows.append(of(few_steps.EXPERIMENT, run, name, f"{count}: ", count))
+    """The rows that stand in the tables of the chapters, with three seeds each."""
+    rows = [
+        *(of(models, run, run) for run in MODELS),
+        of(noise, "0.1", "trained on noise 0.1 alone, cleaned", "to √2: "),
+        *(of(data, run, f"{run} training signals") for run in ("60", "250", "1 000", "10 000", "unlimited")),
+        *(of(targets, run, run) for run in TARGETS),
+        *(of(few_steps, "ancestral", f"what ships, ancestral, {n} steps", f"{n}: ", n) for n in (1000, 100)),
+        *(of(few_steps, "distilled", f"what ships, distilled to {n}", f"{n}: ", n) for n in (8, 4, 2, 1)),
+        *(of(flow, run, run, "2m sde 20: ") for run in FLOWS),
+    ]
     return [row for row in rows if row is not None]
 
 
 MODELS = (
     "the U-Net", "plain conv net", "no bridges", "not told the noise level", "one number for the linear denoiser",
-    "the U-Net, t uniform", "no linear denoiser, t uniform", "MLP, 7 times as long",
+    "the U-Net, t uniform", "no linear denoiser, t uniform", "MLP", "MLP, 7 times as long",
 )  # fmt: skip
+PLAIN = ("plain, ε with L_simple", "plain, x₀ with its own loss", "plain, v with its own loss")
+TARGETS = (*PLAIN, "min-SNR-5", "the bound")
+FLOWS = ("plain, flow matching", "the recipe, flow matching, t by error")
 
 
-def of(table: Experiment, run: str, name: str, prefix: str = "", evaluations: int = 20) -> Row | None:
+def of(module: ModuleType, run: str, name: str, prefix: str = "", evaluations: int = 20) -> Row | None:
     """The row of a run; None where the table has not three seeds of it."""
-    rows = [row for row in table.rows() if row["run"] == run]
+    rows = [row for row in module.EXPERIMENT.rows() if row["run"] == run]
     if len(rows) < 3:
         return None
 
@@ -143,7 +149,7 @@ def of(table: Experiment, run: str, name: str, prefix: str = "", evaluations: in
 
     worst = [max((float(v) for k, v in row.items() if k.startswith(f"{prefix}law_")), default=0.0) for row in rows]
     law = column(f"{prefix}law") or Estimate(*interval(worst))
-    weights, seconds = column("weights"), column("seconds")
+    name, weights, seconds = f"{module.CHAPTER[:2]} {name}", column("weights"), column("seconds")
     return Row(
         name, weights and weights.value, seconds and seconds.value, evaluations, column("loss"),
         column(f"{prefix}valid"), law, column(f"{prefix}distance"),
