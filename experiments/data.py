@@ -38,6 +38,7 @@ from ddpm_lib import (
     stream,
 )
 
+from .claims import Claim
 from .runner import SAMPLES, TEST, Experiment, fresh, judged, losses
 
 PARENT = BenchmarkMorlet()
@@ -232,4 +233,24 @@ EXPERIMENT = Experiment(
     seeds=range(3),
     measure=measure,
     watch=Path,
+)
+
+CHAPTER = "15_few_data"
+THRICE = "250, three times the steps"
+CLAIMS = (
+    Claim("With 250 signals the loss on fresh ones is far lower", "loss", "60", "250", by=1.0),
+    Claim("A thousand signals are better than 250", "loss", "250", "1 000"),
+    Claim("ten thousand signals are as good as unlimited data", "loss", "10 000", "unlimited", same=True),
+    Claim("Only a few samples more are valid after training on unlimited data", "valid", "unlimited", "60"),
+    Claim("a third of the steps is worse", "loss", "250, a third of the steps", "250"),
+    Claim("three times the steps lower the loss on fresh signals", "loss", "250", THRICE),
+    Claim("bring by far more valid samples", "valid", THRICE, "250", by=0.1),
+    Claim("Reversal lowers the loss on fresh signals", "loss", "250", "250, reversal"),
+    Claim("So does the shift", "loss", "250", "250, shift"),
+    Claim("A changed amplitude costs half of the valid samples", "valid", "250", "250, amplitude", by=0.3),
+    Claim("a changed sign costs more", "valid", "250, amplitude", "250, sign"),
+    Claim("Dropout raises the loss", "loss", "250, dropout", "250"),
+    Claim("costs nearly half of the valid samples", "valid", "250", "250, dropout", by=0.3),
+    Claim("Weight decay changes nothing that can be seen", "loss", "250", "250, weight decay", same=True),
+    Claim("whether the running mean is there", "loss", "250", "250, no running mean", same=True),
 )
