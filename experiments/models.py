@@ -141,8 +141,8 @@ CLAIMS = (
     Claim("With $t$ drawn uniformly the loss is higher without it.", "loss", BARE, EVENLY),
     Claim("for $t\\le10$ no difference is to be seen", "t_1_10", EVENLY, BARE, same=True),
     Claim("Not being told raises the loss a little", "loss", UNTOLD, FULL),
-    Claim("and not one sample less is valid", "valid", UNTOLD, FULL, same=True),
+    Claim("and no fewer samples are seen to be valid", "valid", UNTOLD, FULL, same=True),
     Claim("Without a linear denoiser it raises the loss by more than a fifth", "loss", NEITHER, BARE, by=0.2),
-    Claim("have the same loss, to what three seeds can tell", "loss", UNTOLD, CUT, same=True),
+    Claim("have the same loss, as far as three seeds can tell", "loss", UNTOLD, CUT, same=True),
     Claim("More of the samples are valid without the noise level than without bridges.", "valid", UNTOLD, CUT, by=0.1),
 )
