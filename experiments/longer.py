@@ -79,7 +79,7 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     return found | samples(recipe, denoiser, 512) | cost(recipe)
 
 
-DEFAULT = Recipe(steps=600, batch=64)
+DEFAULT = Recipe(steps=300, batch=64)
 
 
 def at(length: int, network: Callable[[Any, int], nn.Module] = linear_skip) -> Recipe:
