@@ -28,6 +28,7 @@ from ddpm_lib import (
 )
 from ddpm_lib.samplers import TILT, Step
 
+from .claims import Claim
 from .runner import Experiment, samples
 
 ROUNDS = (32, 16, 8, 4, 2, 1)  # steps of the students; the first teacher takes twice as many
@@ -111,4 +112,16 @@ EXPERIMENT = Chains(
     recipes={"distilled": SLOW, **{name: Sampler(name) for name in SAMPLERS}},
     seeds=range(3),
     measure=lambda *_: {},
+)
+
+CHAPTER = "18_fast_samplers"
+CLAIMS = (
+    Claim("at twenty steps 2M has fewer valid samples", "20: valid", "SDE-2M", "2M"),
+    Claim(
+        "At four steps the student makes more than twice as many valid samples", "4: valid", "distilled", "2M", by=0.4
+    ),
+    Claim("in two it still makes four of five", "2: valid", "distilled", "2M", by=0.7),
+    Claim("at eight its laws are closer to the box", "8: law", "SDE-2M", "distilled"),
+    Claim("at sixteen SDE-2M has more valid samples", "16: valid", "SDE-2M", "distilled"),
+    Claim("and the better laws", "16: law", "distilled", "SDE-2M"),
 )

@@ -8,6 +8,7 @@ import time
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
 
 from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, NoisyOracle, cosine, linear, q_sample, simple
-from experiments import coverage, families, models, noise, runner, schedules
+from experiments import coverage, families, models, noise, runner, schedules, scoreboard
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
@@ -237,3 +238,28 @@ def test_noisy_signals_are_held_to_their_own_floor():
 def test_the_sampler_of_cleaned_signals_ends_where_it_is_told():
     times = noise.above(noise.SCHEDULE, 88.6)
     assert times[0] == 1000 and times[-2:] == [88.6, 0] and all(t > s for t, s in pairwise(times))
+
+
+def test_a_row_of_the_scoreboard_needs_three_seeds():
+    rows = [
+        {"run": "a", "loss": str(1 + k), "valid": "0.5", "law_b": "2", "law_s": str(k), "seconds": "7"}
+        for k in range(3)
+    ]
+    two, three = (
+        SimpleNamespace(EXPERIMENT=SimpleNamespace(rows=lambda n=n: rows[:n]), CHAPTER="99_none") for n in (2, 3)
+    )
+    assert scoreboard.of(two, "a", "something") is None
+    row = scoreboard.of(three, "a", "something")
+    # mean 2 and standard deviation 1 of three: Student's 4.303/√3
+    assert row.method == "99 something" and row.loss.value == 2 and abs(row.loss.margin - 4.303 / 3**0.5) < 1e-3
+    assert row.law.value == 2 and row.law.margin == 0 and row.seconds == 7  # of each seed the worst law
+    assert row.distance is None and row.weights is None
+
+
+def test_the_scoreboard_has_a_line_for_every_method_and_a_dash_for_what_was_not_measured():
+    rows = scoreboard.stored()
+    assert len({row.method for row in rows}) == len(rows) > 20
+    lines = scoreboard.text(rows).splitlines()
+    assert len(lines) == len(rows) + 1 and len({len(line) for line in lines}) == 1
+    (noisy,) = (line for line in lines if "noise 0.1" in line)
+    assert noisy.split()[-1] == "–"
