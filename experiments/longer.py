@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddpm_lib import BenchmarkMorlet, Denoiser, Family, LinearSkip, Recipe, linear_skip
 from ddpm_lib.training import LitDDPM
 
+from .claims import Claim
 from .runner import Experiment, ratio, samples
 
 LENGTHS = (128, 256, 512, 1024)
@@ -98,4 +99,16 @@ EXPERIMENT = Experiment(
     },
     seeds=range(3),
     measure=measure,
+)
+
+CHAPTER = "23_real_signals"
+SHORT, LONG, LEVEL = "128 samples", "1024 samples", "one level more"
+CLAIMS = (
+    Claim("The loss over the floor rises with the length", "loss", LONG, SHORT, by=0.2),
+    Claim("from 256 to 512 samples, too", "loss", "512 samples", "256 samples"),
+    Claim("At 1024 samples one resolution more lowers the loss", "loss", LONG, f"{LONG}, {LEVEL}"),
+    Claim("at 128 it changes nothing that can be seen", "loss", SHORT, f"{SHORT}, {LEVEL}", same=True),
+    Claim("nor does attention there", "loss", SHORT, f"{SHORT}, attention", same=True),
+    Claim("the level is worth more", "loss", f"{LONG}, attention", f"{LONG}, {LEVEL}"),
+    Claim("attention alone is not seen to help", "loss", LONG, f"{LONG}, attention", same=True),
 )
