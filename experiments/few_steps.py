@@ -121,7 +121,7 @@ CLAIMS = (
         "At four steps the student makes more than twice as many valid samples", "4: valid", "distilled", "2M", by=0.4
     ),
     Claim("in two it still makes four of five", "2: valid", "distilled", "2M", by=0.7),
-    Claim("at eight its laws are closer to the box", "8: law", "SDE-2M", "distilled"),
+    Claim("at eight the student's laws are closer to the box", "8: law", "SDE-2M", "distilled"),
     Claim("at sixteen SDE-2M has more valid samples", "16: valid", "SDE-2M", "distilled"),
     Claim("and the better laws", "16: law", "distilled", "SDE-2M"),
 )
