@@ -226,6 +226,8 @@ EXPERIMENT = Experiment(
         "250, weight decay": Decayed(weight_decay=1.0),
         "250, dropout": replace(DEFAULT, network=dropout),
         "250, no running mean": replace(DEFAULT, ema=0.0),
+        "250, running mean 0.98": replace(DEFAULT, ema=0.98),
+        "250, running mean 0.999": replace(DEFAULT, ema=0.999),
         "250, 60 steps": replace(DEFAULT, steps=60),
         "250, a third of the steps": replace(DEFAULT, steps=200),
         "250, three times the steps": replace(DEFAULT, steps=1800),
@@ -253,4 +255,6 @@ CLAIMS = (
     Claim("costs nearly half of the valid samples", "valid", "250", "250, dropout", by=0.3),
     Claim("Weight decay changes nothing that can be seen", "loss", "250", "250, weight decay", same=True),
     Claim("whether the running mean is there", "loss", "250", "250, no running mean", same=True),
+    Claim("with which decay", "loss", "250", "250, running mean 0.98", same=True),
+    Claim("with which decay", "loss", "250", "250, running mean 0.999", same=True),
 )
