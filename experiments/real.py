@@ -213,7 +213,13 @@ CLAIMS = (
     Claim("On the training part more steps help to the end.", "train", BEATS, "heartbeats, 1800 steps"),
     Claim("two hundred steps are better than six hundred", "test", BEATS, "heartbeats, 200 steps"),
     Claim("the loss is higher still", "test", "heartbeats, 1800 steps", BEATS),
-    Claim("copies", "copies", "heartbeats, 1800 steps", "heartbeats, 200 steps", by=0.2),
+    Claim(
+        "of which there are none at first and more than a third",
+        "copies",
+        "heartbeats, 1800 steps",
+        "heartbeats, 200 steps",
+        by=0.2,
+    ),
     Claim("Louder and softer windows leave fewer copies.", "copies", BEATS, "heartbeats, other amplitudes"),
     Claim("by less than three seeds can tell", "test", BEATS, "heartbeats, other amplitudes", same=True),
 )
