@@ -117,8 +117,13 @@ class Family:
         theta = self.sample(256, torch.Generator().manual_seed(0))[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
         extent = moved((self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt(), self.names)
-        edge = (extent.log().sum() - math.log(cells)).div(len(extent)).exp()
-        n = (extent / edge).ceil().clamp(min=2).long()
+        n, wide = torch.full((len(extent),), 2), torch.ones(len(extent), dtype=torch.bool)
+        while wide.any():  # a direction narrower than a cell gets two cells, and the others share what is left
+            edge = (extent[wide].log().sum() - math.log(cells / 2 ** int((~wide).sum()))).div(int(wide.sum())).exp()
+            if not (wide & (extent < edge)).any():
+                n[wide] = (extent[wide] / edge).ceil().clamp(min=2).long()
+                break
+            wide &= extent >= edge
         size = (self.high - self.low) / n
         axes = [lo + h * (torch.arange(k) + 0.5) for lo, h, k in zip(self.low, size, n.tolist(), strict=True)]
         return torch.cartesian_prod(*axes).view(-1, len(n)), size

@@ -153,6 +153,14 @@ def test_cells_are_as_long_in_every_direction_as_the_signal_changes():
     assert max(change) < 1.2 * min(change)
 
 
+@pytest.mark.parametrize("box", [{"w": (5.5, 5.501)}, {"w": (5.5, 5.501), "b": (0.0, 1e-4)}])
+def test_a_box_that_is_narrow_in_one_direction_has_no_more_cells_than_another(box):
+    middles, size = BenchmarkMorlet(**box).grid(16384)
+    assert 16384 <= len(middles) < 2 * 16384
+    for name, (low, high) in box.items():
+        assert size[BenchmarkMorlet().names.index(name)] == pytest.approx((high - low) / 2, rel=1e-3)
+
+
 def test_your_own_family_in_five_lines():
     class Chirp(Family):
         def formula(self, x, rate, phase):
