@@ -11,11 +11,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH_INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 TORCH_LOCKED := 2.13.0
+# From pyproject.toml to pinned versions; without what torch's CUDA build brings, which TORCH= decides.
+COMPILE := echo "torch==$(TORCH_LOCKED)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links --no-emit-package torch --constraint - pyproject.toml
+NO_CUDA := awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton)/} kept'
 # Processes that share the rows of `make experiments`, and the cores.
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip linkcheck address test equations test-fast test-browser coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
+.PHONY: help env book zip linkcheck address test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +62,16 @@ test-fast: $(STAMP)  ## the tests of the library alone
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
 	$(BIN)/python -m pytest tests -m browser -s
+
+lowest: $(STAMP)  ## the tests of the library with the lowest versions that pyproject.toml allows (not of torch); Python 3.11
+	mkdir -p _build
+	$(COMPILE) --resolution lowest-direct --extra book --extra parquet --extra test --output-file _build/lowest.in
+	$(NO_CUDA) _build/lowest.in > _build/lowest.txt
+	$(PYTHON) -m venv --clear _build/lowest
+	_build/lowest/bin/pip install --quiet --no-deps --requirement _build/lowest.txt
+	_build/lowest/bin/pip install --quiet $(TORCH_INDEX) torch==$(TORCH_LOCKED)
+	_build/lowest/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	_build/lowest/bin/python -m pytest tests ddpm_lib -m "not browser and not slow"
 
 coverage: $(STAMP)  ## which lines and branches of the library the tests reach; fails below 95 %
 	$(BIN)/python -m coverage run -m pytest tests ddpm_lib -m "not browser" -q
@@ -108,11 +122,9 @@ format: $(STAMP)  ## put code and chapters into the house style
 	$(BIN)/ruff format .
 
 lock:  ## compile lock.txt anew from pyproject.toml (after make env)
-	echo "torch==$(TORCH_LOCKED)" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	  --all-extras --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --no-emit-package torch --constraint - pyproject.toml --output-file lock.new
+	$(COMPILE) --universal --upgrade --all-extras --generate-hashes --output-file lock.new
 	{ echo "# Compiled by 'make lock' from pyproject.toml. Not in it: torch, which is chosen by TORCH=, and what its CUDA build brings."; \
-	  awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton)/} kept' lock.new; } > lock.txt
+	  $(NO_CUDA) lock.new; } > lock.txt
 	rm lock.new
 
 audit: $(STAMP)  ## ask PyPI for known holes in what an installation without extras brings
