@@ -58,14 +58,14 @@ equations: $(STAMP)  ## check the report's 52 equations; the last line counts
 	$(BIN)/python -m equations
 
 test-fast: $(STAMP)  ## the tests of the library alone
-	$(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
 	$(BIN)/python -m pytest tests -m browser -s
 
 lowest: $(STAMP)  ## the tests of the library with the lowest versions that pyproject.toml allows (not of torch); Python 3.11
 	mkdir -p _build
-	$(COMPILE) --resolution lowest-direct --extra book --extra parquet --extra test --output-file _build/lowest.in
+	$(COMPILE) --upgrade --resolution lowest-direct --extra book --extra parquet --extra test --output-file _build/lowest.in
 	$(NO_CUDA) _build/lowest.in > _build/lowest.txt
 	$(PYTHON) -m venv --clear _build/lowest
 	_build/lowest/bin/pip install --quiet --no-deps --requirement _build/lowest.txt

@@ -371,6 +371,7 @@ def test_a_run_on_a_file_needs_neither_the_file_nor_its_place(here):
 # --- sample, evaluate, export -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_samples_of_the_model_that_ships(here, refused, capsys):
     assert main(["sample", "--n=5", "--steps=3", "--seed=4", "--sampler", "ddpm_lib.ancestral"]) == 0
     assert "samples.npz" in capsys.readouterr().out
@@ -406,6 +407,7 @@ def test_parts_that_processes_draw_are_together_the_whole(here, refused):
     assert not Path("odd.npz").exists()
 
 
+@pytest.mark.slow
 def test_the_model_that_ships_is_close_to_its_floor(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--n=40", "--draws=256", "--json"]) == 0
@@ -537,6 +539,7 @@ def process(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, **options)
 
 
+@pytest.mark.slow
 def test_nothing_of_this_is_imported_before_it_is_needed(here):
     code = """
 import sys
@@ -551,6 +554,7 @@ sys.exit(f"{early} {late}" if early | late else 0)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_module_runs_from_a_terminal(here):
     done = process("-m", "ddpm_lib", "fit", "new", *BUMPS, "--recipe.steps=0", cwd=here)
     assert done.returncode == 2 and done.stdout == ""

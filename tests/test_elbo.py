@@ -151,6 +151,7 @@ def test_the_estimate_over_t_is_unbiased_with_an_honest_error():
     assert elbo(data, x0[:2]).error.isnan().all()
 
 
+@pytest.mark.slow
 def test_the_estimate_over_few_t_counts_each_of_them_once():
     """With three terms a forgotten one, or a factor T for T - 1, is no small matter."""
     data = two_humps(from_betas(0.2, 0.8, 4))

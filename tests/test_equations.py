@@ -71,6 +71,7 @@ def test_a_finding_of_nan_does_not_pass():
     assert not Finding("x", float("nan"), 1.0).ok and Finding("x", 1.0, 1.0).ok
 
 
+@pytest.mark.slow
 def test_the_command_prints_52_rows_and_its_last_line(capsys):
     assert main([]) == 0
     lines = capsys.readouterr().out.strip().split("\n")
@@ -78,6 +79,7 @@ def test_the_command_prints_52_rows_and_its_last_line(capsys):
     assert re.fullmatch(r"52 of 52 checked, 0 failed, \d+ controls fail as they must", lines[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["form", "control"])
 def test_the_command_fails_when_a_check_fails_or_a_control_passes(monkeypatch, capsys, broken):
     from dataclasses import replace

@@ -146,6 +146,7 @@ def test_the_exact_denoiser_stands_at_the_floor():
     assert runner.ratio(recipe, recipe.build(), 1, 1000, 64).value > 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "experiment", [import_module(f"experiments.{name}").EXPERIMENT for name in NAMES], ids=lambda e: e.name
 )
@@ -194,6 +195,7 @@ def test_the_report_s_schedule_ends_where_the_report_s_does():
     assert float(schedules.GRIDS["shifted"].snr(260)) * schedules.POWER == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_row_of_coverage_counts_its_cases(tmp_path, monkeypatch):
     """Each case has one rank; draws of the exact posterior are as wide, and as wrong, as themselves, and meet y."""
     monkeypatch.setattr(runner, "TABLES", tmp_path)

@@ -102,6 +102,7 @@ def test_every_parameter_changes_the_signal(make):
     assert size.min() > 1e-3
 
 
+@pytest.mark.slow
 @exact_ones
 @pytest.mark.parametrize("t", [10, 100, 300])
 def test_a_finer_quadrature_changes_less_than_two_percent(make, t):

@@ -97,6 +97,7 @@ def test_the_exact_posterior_is_a_sum_over_the_box(measured):
     assert ((draws.std(1) / spread - 1).abs() < 0.15).all()
 
 
+@pytest.mark.slow
 def test_a_wide_posterior_is_right_too():
     """A blurred wavelet is all but invisible. The quadrature alone keeps too few cells of so wide a law."""
     measured = Measurement.low_pass(64, 1.5, 0.05, stride=2)
@@ -133,6 +134,7 @@ def test_to_measure_everything_is_to_denoise():
     assert ((one.mean(1) - other.mean(1)).abs() < 0.15 * spread).all()
 
 
+@pytest.mark.slow
 def test_the_exact_posterior_covers():
     """The parameters that a signal was made of lie in the middle 90 % of their posterior in 90 of 100 cases."""
     measured = Measurement.samples(torch.arange(64) % 3 == 0, 0.1)
@@ -150,6 +152,7 @@ def test_an_instrument_for_another_length_is_refused():
         Guided(FamilyOracle(SHORT, HO), short, torch.zeros(2, 50))(torch.zeros(2, 1, 64), 100)
 
 
+@pytest.mark.slow
 def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
     hole = (torch.arange(64) < 26) | (torch.arange(64) > 38)
     measured = Measurement.samples(hole, 0.05)

@@ -28,6 +28,7 @@ def test_every_file_of_the_package_is_packed():
     assert left_out == [] and "py.typed" in files
 
 
+@pytest.mark.slow
 def test_extras_are_named_and_the_library_needs_none_of_them():
     extras = PROJECT["project"]["optional-dependencies"]
     assert {"book", "test", "bench", "dev", "parquet"} <= set(extras)

@@ -124,11 +124,13 @@ def work():
     )
 
 
+@pytest.mark.slow
 def test_the_oracle_stands_at_one(work):
     exact, _, x0, t, eps = work
     assert loss_over_floor(exact, exact, x0, t, eps) == Estimate(1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_ratio_agrees_with_the_losses(work):
     """The linear denoiser: 3.15 times the floor, and by dividing two losses the same."""
     exact, wiener, x0, t, eps = work

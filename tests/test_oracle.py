@@ -209,6 +209,7 @@ SCALED = Morlet(64, amplitude=(0.5, 1.5), frequency=2.0, width=(0.1, 0.4))
 FOUR = Morlet(64, amplitude=(0.5, 1.5), frequency=(2.0, 4.0), width=(0.1, 0.4), shift=(-0.5, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "points"),
     [(ONE, (4000,)), (TWO, (300, 150)), (SCALED, (300, 300)), (FOUR, (16, 32, 16, 80))],
@@ -289,6 +290,7 @@ def test_family_rows_do_not_depend_on_each_other(exact):
         torch.testing.assert_close(exact(xt[k : k + 1], int(t[k])).x0[0], together[k], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_no_denoiser_beats_it(exact):
     """On fresh signals, paired: the linear denoiser, one that knows 300 signals by heart, and a scaled oracle."""
     bank, _ = FAMILY.sample(300, rng(5))
@@ -306,6 +308,7 @@ def test_no_denoiser_beats_it(exact):
             assert gain > 4 * error
 
 
+@pytest.mark.slow
 def test_floor_of_the_benchmark(exact):
     """The published floor, 0.0115, over evenly spaced t: 500 signals tell it to some four percent."""
     t = torch.arange(1, 1001, 2)
@@ -380,6 +383,7 @@ def test_covariance_is_the_slope_of_the_mean(kind, t):
     torch.testing.assert_close(slope, found[0] * a / s**2, rtol=0, atol=0.02 * max(0.02, float(slope.abs().max())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [1, 10, 30, 100, 200])
 def test_a_finer_quadrature_leaves_the_covariance(exact, t):
     finer = FamilyOracle(FAMILY, HO, cells=16384, keep=1024, resolution=0.7)

@@ -57,6 +57,7 @@ def test_putting_back_is_right_where_samples_have_nothing_to_do_with_each_other(
     assert_close(x.var(0), after.diagonal(), rtol=0.1, atol=0)
 
 
+@pytest.mark.slow
 def test_going_up_again_mends_what_putting_back_gets_wrong():
     cov = alike(0.8)
     mean, _ = exactly(cov)

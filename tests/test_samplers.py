@@ -135,6 +135,7 @@ def test_ancestral_has_the_law_of_the_data(variance, std):
     assert found == (pytest.approx(0.499999, abs=6e-7), pytest.approx(std, abs=5.1e-5))
 
 
+@pytest.mark.slow
 def test_ddim_has_the_law_of_the_data():
     assert law(partial(ddim, eta=1.0), toy()) == pytest.approx(law(ancestral, toy()), rel=1e-9)
     for eta in (0.0, 0.5):
@@ -168,6 +169,7 @@ def test_without_noise_the_law_collapses():
     assert mean == pytest.approx(0.5, abs=1e-3) and std < 0.001
 
 
+@pytest.mark.slow
 def test_only_algebra_catches_48():
     """Its samples are as good as right ones; the mean of the posterior is not what it gives."""
     assert law(printed(report_48), toy()) == pytest.approx((0.5, 0.2512), abs=6e-5)
@@ -188,6 +190,7 @@ def test_an_unscaled_schedule_starts_from_the_wrong_law(T, expected):
     assert law(partial(ancestral, variance=beta), toy(schedule=schedule)) == pytest.approx(expected, abs=5.1e-5)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("grid", [*grids.ALL, partial(even_log_snr, tilt=TILT)], ids=str)
 def test_more_steps_come_closer(step, grid):
@@ -200,6 +203,7 @@ def test_more_steps_come_closer(step, grid):
     assert all(after < max(before, 5e-4) for before, after in pairwise(errors)) and errors[-1] < 0.007
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "order"), [(ancestral, 1), (ddim, 1), (dpmpp_2m, 2), (heun, 2)], ids=lambda v: getattr(v, "__name__", v)
 )

@@ -31,12 +31,14 @@ def caught(scores):
     return worse | ({"valid"} if scores["valid"].value + scores["valid"].margin < 1 else set())
 
 
+@pytest.mark.slow
 def test_real_signals_pass(real):
     scores = scoreboard(real, FAMILY, generator=rng(1))
     assert scores["valid"].value == 1.0 and caught(scores) == set()
     assert scores["residual, 90 %"].value < 1e-4
 
 
+@pytest.mark.slow
 def test_one_percent_of_noise_is_still_valid(real):
     spoiled = real + 0.01 * real.square().mean((1, 2), keepdim=True).sqrt() * noise(*real.shape)
     scores = scoreboard(spoiled, FAMILY, generator=rng(1))
@@ -45,11 +47,13 @@ def test_one_percent_of_noise_is_still_valid(real):
     assert caught(scores) == {"residual, median", "residual, 90 %"}
 
 
+@pytest.mark.slow
 def test_pure_noise_fails_everything(real):
     scores = scoreboard(0.277 * noise(*real.shape), FAMILY, generator=rng(1))
     assert scores["valid"].value == 0.0 and caught(scores) == set(scores.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("box", "law"),
     [(dict(b=(-1.8, 2.2)), "b"), (dict(s=(0.43, 1.03)), "s"), (dict(w=(4.15, 7.15)), "w"), (dict(w=(4.0, 6.85)), "w")],

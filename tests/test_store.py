@@ -241,6 +241,7 @@ def test_the_cache_comes_before_the_package(cache, monkeypatch, tmp_path):
     assert equal(first.parameters(), train_or_load(recipe, retrain=True).denoiser.parameters()) and len(runs) == 2
 
 
+@pytest.mark.slow
 def test_the_model_of_the_book_is_as_good_as_its_card_says():
     """On fresh signals: near the floor, also where the noise is tiny."""
     model = pretrained()

@@ -107,6 +107,7 @@ def test_a_failed_cell_is_named(small):
         book.execute(file)
 
 
+@pytest.mark.slow
 def test_two_recordings_are_equal_to_the_byte(small):
     file = small("02_b", FIGURE, PLAYER, "import sys\n\nprint('out')\nprint('a warning', file=sys.stderr)")
     texts = []

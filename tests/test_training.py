@@ -262,6 +262,7 @@ def test_the_training_step_is_an_unbiased_mean():
 # --- learning -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_short_training_beats_the_linear_denoiser():
     """On fresh signals, paired; the linear denoiser stands at 3.2 times the floor and this at about 2."""
     family = BenchmarkMorlet()

@@ -1,5 +1,6 @@
 """Sums of two: drawing in turn against an exact answer, where there is one, and the fit against the truth."""
 
+import pytest
 import torch
 from helpers import HO, noise, rng
 
@@ -23,6 +24,7 @@ class Sum(Family):
         return sum(wavelet(x, frequency=1.2, width=0.5, shift=b) for b in (left, right))
 
 
+@pytest.mark.slow
 def test_drawing_in_turn_tends_to_the_exact_mean(monkeypatch):
     monkeypatch.setattr(two_morlets, "TURNS", 40)
     family = Sum()
@@ -40,6 +42,7 @@ def test_drawing_in_turn_tends_to_the_exact_mean(monkeypatch):
         assert off.abs() < 0.03 * floor, "and at the exact answer"
 
 
+@pytest.mark.slow
 def test_two_fitted_in_turn_are_found():
     family = TwoMorlets()
     x0, params = family.sample(24, rng())

@@ -83,6 +83,7 @@ def test_bad_input_gets_one_sentence(frames, options, message):
         player(frames, **options)
 
 
+@pytest.mark.slow
 def test_the_library_does_not_need_the_widgets():
     code = "import sys, ddpm_lib; sys.exit('anywidget' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
