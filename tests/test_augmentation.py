@@ -75,6 +75,7 @@ def test_a_negative_and_a_scaled_wavelet_are_none_of_the_family():
     assert not louder.valid.any() and 0.15 < louder.residual.min() < louder.residual.max() < 0.3
 
 
+@pytest.mark.slow
 def test_only_what_keeps_the_law_keeps_it():
     """Shares and laws of all four, at the defaults."""
     x0, _ = FAMILY.sample(400, rng(8))

@@ -64,6 +64,7 @@ def test_the_states_are_noised_signals():
     assert abs(xt.square().mean() - power) < 0.3 * power
 
 
+@pytest.mark.slow
 def test_a_student_begins_as_its_teacher_and_learns():
     teacher = fit(small(network=net, steps=60)).denoiser
     times = even_log_snr(teacher.schedule, 4, 0.3)

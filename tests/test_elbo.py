@@ -139,6 +139,7 @@ def test_a_worse_denoiser_has_a_larger_bound():
     assert b > a + 10
 
 
+@pytest.mark.slow
 def test_the_estimate_over_t_is_unbiased_with_an_honest_error():
     data = two_humps(linear(50))
     x0 = data.sample(200, torch.Generator().manual_seed(0))

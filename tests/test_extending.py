@@ -121,6 +121,7 @@ def test_the_network_takes_any_length_and_hears_the_noise_level(outside):
         assert loud.shape == x.shape and not torch.allclose(loud, quiet)
 
 
+@pytest.mark.slow
 def test_the_wrapper_goes_through_every_sampler_and_helps(outside):
     mirrored, plain = (wrap(ddpm_lib.pretrained()) for wrap in (outside.Mirrored, lambda d: d))
     for step in (*samplers.ALL, outside.midpoint):
@@ -149,6 +150,7 @@ def test_they_are_trained_stored_and_sampled_together(outside, recipe, tmp_path)
     assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2]) and drawn[0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_them_by_their_path(outside, recipe, capsys):
     options = [f"--recipe.{name}={value}" for name, value in OPTIONS.items()]
     assert main(["fit", "run", *options]) == 0, capsys.readouterr().err

@@ -76,6 +76,7 @@ def test_white_is_the_variance_of_white_noise():
 ONE = Morlet(64, amplitude=1.0, frequency=2.0, width=0.2, shift=(-0.5, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "measured",
     [

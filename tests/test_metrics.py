@@ -28,6 +28,7 @@ FAMILY = BenchmarkMorlet()
 # --- fits ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [FAMILY, BenchmarkMorlet(length=100), Morlet(), Morlet(amplitude=1.0), Morlet(2000)],
@@ -58,6 +59,7 @@ def test_a_fit_is_a_least_squares_fit():
             assert ((x0 + z - FAMILY.render(nudged)).square().sum((1, 2)) > left * (1 - 1e-4)).all()
 
 
+@pytest.mark.slow
 def test_valid_means_what_it_says():
     x0, _ = FAMILY.sample(200, rng())
     size = x0.square().mean((1, 2), keepdim=True).sqrt()

@@ -41,6 +41,7 @@ def noised(family, t, n=8):
     return q_sample(x0, t, noise(*x0.shape, seed=2), HO)
 
 
+@pytest.mark.slow
 @cut
 @pytest.mark.parametrize("t", TIMES)
 def test_two_halves_are_the_whole(make, t):

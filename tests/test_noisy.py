@@ -87,6 +87,7 @@ def test_noise_has_the_size_that_was_said():
     assert "0.2" in repr(family) and family.length == 64
 
 
+@pytest.mark.slow
 def test_signals_of_the_exact_denoiser_are_noisy_and_of_the_cleaned_one_clean():
     exact = NoisyOracle(FamilyOracle(SHORT, HO), 0.05)
     *_, y = sample(exact, (64, 1, 64), 20, generator=rng(1))

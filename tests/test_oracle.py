@@ -229,6 +229,7 @@ def test_family_is_an_integral_over_the_box(family, points):
         assert error < (1e-4 if len(points) < 3 else 3e-3) * floor, f"t = {t}"
 
 
+@pytest.mark.slow
 def test_a_scale_that_is_integrated_or_summed_gives_the_same():
     """The same family with and without the closed form, down to noise at which only refinement sees anything."""
     summed = Morlet(64, amplitude=(0.5, 1.5), frequency=2.0, width=(0.1, 0.4))

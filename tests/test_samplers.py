@@ -128,6 +128,7 @@ def report_49(xt, eps, t):
     return right(xt, -eps, t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variance", "std"), [(beta, 0.2509), (beta_tilde, 0.2463)])
 def test_ancestral_has_the_law_of_the_data(variance, std):
     found = law(partial(ancestral, variance=variance), toy())
@@ -224,6 +225,7 @@ def test_the_law_of_twenty_evaluations():
 # --- against each other -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ddim_with_eta_1_is_the_posterior_step_at_every_t():
     denoiser, xt, z = bent(HO), noise(2, 1, 3), noise(2, 1, 3, seed=1)
     for t in range(1000, 0, -1):
