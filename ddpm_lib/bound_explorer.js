@@ -11,10 +11,10 @@ function render({ model, el }) {
 
   const row = node(group, "div", { class: "controls" });
   const who = choice(row, "denoiser", Object.fromEntries(names.map((name, k) => [k, name])));
-  const kind = choice(row, "variance σ_t²", { mixed: "between β̃ and β", best: "the best at each t" });
+  const kind = choice(row, "variance σₜ²", { mixed: "between β̃ and β", best: "the best at each t" });
   const mix = field(row, "β̃ … β", "input", { type: "range", min: 0, max: 1, step: 0.02, value: model.get("mix") },
     (v) => `${Math.round(100 * v)} %`, "wide");
-  const stage = drawing(group, place, "t");
+  const stage = drawing(group, place, `t (upwards: Lₜ, ${unit})`);
   const verdict = node(group, "p", { role: "status", class: "number verdict" });
 
   function terms(error, sigma2) {
@@ -37,11 +37,11 @@ function render({ model, el }) {
     const sum = (all) => all.reduce((total, term) => total + term, 0);
     const text = `The terms t = 2…${T} add up to ${sum(chosen).toFixed(3)} ${unit}; with the best variance to ${sum(least).toFixed(3)}.`;
     const low = -6, high = Math.max(1, Math.log10(Math.max(...chosen)) + 0.2);
-    const over = (all) => ts.map((t) => Math.max(low, Math.log10(all[t])));
+    const over = (all) => ts.map((t) => (all[t] > 1e-6 ? Math.log10(all[t]) : null)); // the line ends where it leaves the frame
     stage.show({
       curves: [{ name: "the best variance", y: over(least), color: EXACT, dash: "2 3" }, { name: "the chosen one", y: over(chosen), color: MODEL, width: 2.2 }],
       low, high, ticks: [-6, -4, -2, 0].map((p) => [p, p ? `1e${p}` : "1"]), marks,
-      says: `L_t over t on logarithmic axes, ${unit}. ${text}`,
+      says: `Lₜ over t on logarithmic axes, ${unit}. ${text}`,
     });
     verdict.textContent = text;
     model.set("mix", v);

@@ -38,11 +38,11 @@ function render({ model, el }) {
     const left = x0.map((v) => signal * v), xt = left.map((v) => v + noise * gauss());
     const power = left.reduce((sum, v) => sum + v * v, 0) / L, ratio = power / noise ** 2;
     const top = Math.max(1.2, ...xt.map(Math.abs));
-    const sum = `x_t = ${signal.toFixed(3)}·x_0 + ${noise.toFixed(3)}·ε`;
+    const sum = `xₜ = ${signal.toFixed(3)}·x₀ + ${noise.toFixed(3)}·ε`;
     const seen = t ? `the signal's power is ${ratio.toPrecision(2)} of the noise's` : "no noise yet";
     const text = `${sum}; ${seen}` + (t === T ? `. At the end ${(100 * signal).toFixed(1)} % of the amplitude is left.` : ".");
     stage.show({
-      curves: [{ name: "x_t, what one sees", y: xt, color: NOISE, width: 1.2 }, { name: "√ᾱ·x_0, what is left of the wavelet", y: left, color: SIGNAL }],
+      curves: [{ name: "xₜ, what one sees", y: xt, color: NOISE, width: 1.2 }, { name: "√ᾱ·x₀, what is left of the wavelet", y: left, color: SIGNAL }],
       low: -top, high: top, says: `A wavelet and noise: ${text}`,
     });
     const others = schedules.filter((name) => name !== schedule.value), at = (name) => table(name, T);

@@ -13,11 +13,11 @@ function render({ model, el }) {
   const count = choice(row, "steps T", Object.fromEntries(steps.map((n) => [n, `T = ${n}`])));
   const say = (v) => `= ${v.toFixed(2).replace("-", "−")}`;
   const time = field(row, "t", "input", { type: "range", min: 2, max: steps[0], value: model.get("t") }, (t) => `= ${t}`, "wide");
-  const stage = drawing(group, z, "x_{t−1}");
+  const stage = drawing(group, z, "xₜ₋₁");
   const verdict = node(group, "p", { role: "status", class: "number verdict" });
   const sliders = node(group, "div", { class: "controls" });
-  const clean = field(sliders, "x_0", "input", { type: "range", min: -2, max: 2, step: 0.05, value: 1 }, say, "wide");
-  const noisy = field(sliders, "x_t", "input", { type: "range", min: -2.5, max: 2.5, step: 0.05, value: -0.5 }, say, "wide");
+  const clean = field(sliders, "x₀", "input", { type: "range", min: -2, max: 2, step: 0.05, value: 1 }, say, "wide");
+  const noisy = field(sliders, "xₜ", "input", { type: "range", min: -2.5, max: 2.5, step: 0.05, value: -0.5 }, say, "wide");
   const bell = (mean, variance) => z.map((v) => Math.exp(-((v - mean) ** 2) / (2 * variance)));
 
   function draw() {
@@ -27,15 +27,15 @@ function render({ model, el }) {
     const noise = (k) => -Math.expm1(logs[k]), beta = -Math.expm1(logs[t] - logs[t - 1]);
     const first = (Math.exp(logs[t - 1] / 2) * beta) / noise(t), second = (Math.sqrt(1 - beta) * noise(t - 1)) / noise(t);
     const mean = first * x0 + second * xt, variance = (noise(t - 1) / noise(t)) * beta;
-    const text = `μ̃ = ${first.toFixed(3)}·x_0 + ${second.toFixed(3)}·x_t = ${mean.toFixed(2)}, √β̃ = ${Math.sqrt(variance).toFixed(3)}`
+    const text = `μ̃ = ${first.toFixed(3)}·x₀ + ${second.toFixed(3)}·xₜ = ${mean.toFixed(2)}, √β̃ = ${Math.sqrt(variance).toFixed(3)}`
       + ` (β = ${beta.toPrecision(2)}, β̃ = ${variance.toPrecision(2)})`;
     stage.show({
       curves: [
-        { name: "q(x_{t−1} given x_0)", y: bell(Math.exp(logs[t - 1] / 2) * x0, noise(t - 1)), color: SIGNAL, dash: "7 4" },
-        { name: "q(x_t given x_{t−1}), as a function of x_{t−1}", y: bell(xt / Math.sqrt(1 - beta), beta / (1 - beta)), color: NOISE, dash: "2 3" },
-        { name: "their product: q(x_{t−1} given x_t and x_0)", y: bell(mean, variance), color: EXACT, width: 2.2 },
+        { name: "q(xₜ₋₁ given x₀)", y: bell(Math.exp(logs[t - 1] / 2) * x0, noise(t - 1)), color: SIGNAL, dash: "7 4" },
+        { name: "q(xₜ given xₜ₋₁), as a function of xₜ₋₁", y: bell(xt / Math.sqrt(1 - beta), beta / (1 - beta)), color: NOISE, dash: "2 3" },
+        { name: "their product: q(xₜ₋₁ given xₜ and x₀)", y: bell(mean, variance), color: EXACT, width: 2.2 },
       ],
-      low: 0, high: 1.05, ticks: [[0, "0"], [1, "1"]], marks: [[-3, "-3"], [xt, "x_t"], [x0, "x_0"], [3, "3"]].sort((p, q) => p[0] - q[0]),
+      low: 0, high: 1.05, ticks: [[0, "0"], [1, "1"]], marks: [[-3, "-3"], [xt, "xₜ"], [x0, "x₀"], [3, "3"]].sort((p, q) => p[0] - q[0]),
       says: `Three bell curves, each scaled to height 1. ${text}`,
     });
     verdict.textContent = text.replaceAll("-", "−");

@@ -61,7 +61,7 @@ def check_40(posterior) -> Finding:
         mid = slice(1600, 2401)
         rest = (log + 0.5 * (z - mean) ** 2 / var)[mid]  # constant, if the posterior is this Gaussian
         worst = max(worst, float(np.ptp(rest)))
-    return Finding("log Bayes ratio minus log of the Gaussian: is it constant?", worst, 1e-7)
+    return Finding("log Bayes ratio less log of the Gaussian, against a constant", worst, 1e-7)
 
 
 def check_41(step) -> Finding:
@@ -133,6 +133,6 @@ ALL = (
     ),
     Equation(
         43, 4, r"\tilde\beta_t=\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\beta_t", CORRECT, "D9", check_43,
-        lambda t: _posterior(0.3, 0.5, t)[1], controls={"β_t for β̃_t": lambda t: BETA[t]},
+        lambda t: _posterior(0.3, 0.5, t)[1], controls={"beta for beta_tilde": lambda t: BETA[t]},
     ),
 )  # fmt: skip

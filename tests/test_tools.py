@@ -105,6 +105,10 @@ def test_a_failed_cell_is_named(small):
     file = small("03_bad", "a = 1", "b = a / 0")
     with pytest.raises(book.ChapterFailed, match=r"(?s)03_bad, code cell 2 \(b = a / 0\):.*ZeroDivisionError"):
         book.execute(file)
+    # matplotlib draws after the cell has run: its error is shown, and the kernel calls the cell done
+    file = small("04_worse", "import matplotlib.pyplot as plt", r"plt.title(r'$\tilde{\β}$')" + "\nplt.show()")
+    with pytest.raises(book.ChapterFailed, match=r"(?s)04_worse, code cell 2 \(plt.title.*Expected end_group"):
+        book.execute(file)
 
 
 @pytest.mark.slow

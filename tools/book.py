@@ -105,12 +105,20 @@ def execute(file: Path):
         try:
             client.execute(stderr=stderr)
         except (CellControlSignal, DeadKernelError, TimeoutError) as error:
-            number = sum(c.cell_type == "code" for c in nb.cells[: at[0] + 1])
-            first = (nb.cells[at[0]].source.strip().splitlines() or [""])[0]
-            text = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "traceback", None) or str(error))
-            tail = "\n".join(f"    {line}" for line in text.strip().splitlines()[-8:])
-            raise ChapterFailed(f"{file.stem}, code cell {number} ({first}):\n{tail}") from None
+            raise failure(file, nb, at[0], getattr(error, "traceback", None) or str(error)) from None
+    for index, cell in enumerate(nb.cells):  # a figure that cannot be drawn does not stop its cell
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise failure(file, nb, index, "\n".join(output.traceback))
     return nb
+
+
+def failure(file: Path, nb, index: int, traceback: str) -> ChapterFailed:
+    """Name the cell at this index and the end of its traceback."""
+    number = sum(c.cell_type == "code" for c in nb.cells[: index + 1])
+    first = (nb.cells[index].source.strip().splitlines() or [""])[0]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", traceback).strip().splitlines()[-8:]
+    return ChapterFailed("\n".join([f"{file.stem}, code cell {number} ({first}):", *(f"    {line}" for line in lines)]))
 
 
 def normalise(nb, name: str) -> None:
