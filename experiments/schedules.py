@@ -181,7 +181,7 @@ CLAIMS = (
     Claim("and more of the samples are valid", "valid", DRAWN, "linear, shifted"),
     Claim("log-linear has the lower loss at these levels", "loss", DRAWN, "log-linear, t by error"),
     Claim("the linear schedule more valid samples", "valid", DRAWN, "log-linear, t by error"),
-    Claim("Trained with fewer steps the loss is higher", "loss", RIGHT, "linear"),
+    Claim("With a smaller T the loss is higher", "loss", RIGHT, "linear"),
     Claim("and higher still with fifty", "loss", "linear, T = 50", RIGHT, by=1.0),
     Claim("shifted, it gives several times as many valid samples", "valid", "linear, shifted", "linear", by=0.2),
     Claim("unscaled, T = 300 has the lower loss", "loss", RIGHT, SLIP),
