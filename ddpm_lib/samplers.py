@@ -232,7 +232,7 @@ def sample(
     else:
         times = [number(t, "A time", high=schedule.T) for t in steps]
         falling = all(t > s for t, s in pairwise(times))
-        if len(times) < 2 or not falling or times[0] > schedule.T or times[-1] != 0:
+        if len(times) < 2 or not falling or times[-1] != 0:  # `number` saw to T
             raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {times[:3]} … {times[-3:]}.")
 
     def draw() -> Tensor:

@@ -385,3 +385,34 @@ def test_refused(case):
 def test_the_loss_refuses_times_without_noise(t):
     with pytest.raises(ValueError, match=rf"loss needs times in 1…1000, got {t}"):
         loss(toy(), torch.zeros(2, 1, 1, dtype=torch.float64), torch.tensor([5, t]), torch.zeros(2, 1, 1).double())
+
+
+def test_a_step_adds_the_noise_that_it_is_given():
+    x, eps = torch.ones(2, 1, 3), torch.full((2, 1, 3), 2.0)
+    beta = linear(1000).beta(500).item()
+    want = torch.full((2, 1, 3), math.sqrt(1 - beta) + 2 * math.sqrt(beta))
+    torch.testing.assert_close(q_step(x, 500, eps, linear(1000)), want)
+
+
+@pytest.mark.parametrize("density", [None, torch.arange(1.0, 1001.0)])
+def test_times_come_from_the_generator(density):
+    first, second = (draw_times(64, linear(1000), rng(5), density)[0] for _ in range(2))
+    assert first.equal(second) and not first.equal(draw_times(64, linear(1000), rng(6), density)[0])
+
+
+def test_the_loss_tells_the_denoiser_what_it_was_told():
+    class Hears:
+        schedule = linear(1000)
+
+        def __call__(self, xt, t, cond=None):
+            return Prediction(xt, torch.zeros_like(xt) + cond[:, :, None])
+
+    eps = torch.ones(3, 1, 4)
+    found = loss(Hears(), torch.zeros(3, 1, 4), torch.full((3,), 7), eps, cond=torch.tensor([[0.0], [1.0], [3.0]]))
+    assert found.tolist() == [1.0, 0.0, 4.0]
+
+
+def test_a_weighted_loss_has_the_type_of_the_signals():
+    denoiser = Denoiser(lambda xt, level, cond: 0 * xt, linear(1000), Eps())
+    x0 = torch.zeros(2, 1, 4)
+    assert loss(denoiser, x0, torch.tensor([3, 900]), torch.ones_like(x0), flow_matching).dtype == torch.float32

@@ -600,3 +600,38 @@ def test_what_is_refused_is_called_by_its_name(case):
     call, words = WRONG[case]
     with pytest.raises((ValueError, TypeError), match=f"^{words}"):
         call(toy(), torch.zeros(2, 1, 1, dtype=DOUBLE))
+
+
+def guess():
+    """A denoiser in float32 that costs nothing."""
+    return Denoiser(lambda xt, level, cond: 0.1 * xt, linear(50), Eps())
+
+
+def test_a_walk_begins_where_it_is_told():
+    denoiser, start = guess(), noise(3, 1, 1, seed=4).float()
+    first, *_ = sample(denoiser, (3, 1, 1), 5, start=start)
+    assert first.equal(start)
+    (other, *_), (same, *_) = (sample(denoiser, (3, 1, 1), 5, start=start, rows=slice(1, 2)) for _ in range(2))
+    assert other.equal(start[1:2]) and same.equal(other)
+
+
+def test_times_may_be_a_tensor_or_a_single_step():
+    denoiser = guess()
+    T = denoiser.schedule.T
+    by_list, by_tensor = (
+        list(sample(denoiser, (2, 1, 1), t, generator=rng(1))) for t in ([T, 0], torch.tensor([T, 0]))
+    )
+    assert len(by_list) == 2
+    assert_close(by_list, by_tensor)
+    assert len(list(sample(denoiser, (2, 1, 1)))) == 21  # twenty steps where nothing is said
+
+
+@pytest.mark.parametrize("times", ["20", [5, 0.0, 0.0], [2000.0, 5.0, 0.0], [9, 7, 5, 3, 1]])
+def test_times_that_are_none_are_refused(times):
+    with pytest.raises((TypeError, ValueError), match=r"steps|time|Times"):
+        sample(guess(), (2, 1, 1), times)
+
+
+def test_eta_is_called_by_its_name():
+    with pytest.raises((TypeError, ValueError), match="eta"):
+        list(sample(guess(), (2, 1, 1), 3, partial(ddim, eta=math.nan)))

@@ -358,3 +358,33 @@ def test_times_that_are_refused(t, ho):
 def test_beta_starts_at_one(ho):
     with pytest.raises(ValueError, match=r"t must lie in 0…1000"):
         ho.beta(0)
+
+
+def test_a_schedule_is_kept_in_float64_whatever_it_was_made_of():
+    """Sums of a thousand logarithms in float32 would be off in the sixth digit."""
+    betas = unscaled(1000).float()
+    made = Schedule.from_betas(betas)
+    assert made.alpha_bar(1000).dtype == torch.float64
+    assert made.log_snr(torch.arange(1, 1001)).equal(Schedule.from_betas(betas.double()).log_snr(torch.arange(1, 1001)))
+    table = made.alpha_bar(torch.arange(1001)).float()
+    assert Schedule.from_alpha_bar(table).alpha_bar(700).item() == pytest.approx(table[700].item(), rel=1e-12)
+    assert Schedule(table.log()).log_snr(700).item() == Schedule(table.log().double()).log_snr(700).item()
+
+
+def test_a_time_is_found_in_float64(ho):
+    level = ho.log_snr(317.25).float()
+    assert ho.at_log_snr(level).dtype == torch.float64
+    assert ho.at_log_snr(level).item() == ho.at_log_snr(level.double()).item()
+
+
+def test_levels_beyond_the_schedule_are_its_ends(ho):
+    assert ho.at_log_snr(torch.tensor([math.inf, 1e9, -60.0, -math.inf])).tolist() == [0, 0, 1000, 1000]
+    with pytest.raises(ValueError, match="A log-SNR must be a number, got NaN"):
+        ho.at_log_snr(torch.tensor(math.nan))
+
+
+def test_the_warning_points_at_who_asked():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Schedule.from_betas(unscaled(300))
+    assert [w.filename for w in said] == [__file__]
