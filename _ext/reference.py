@@ -5,7 +5,9 @@ sphinx.ext.autodoc and napoleon read the docstrings, viewcode adds the source; w
 - `.. library::` lists every public name under the row of README's table that its module stands in;
 - `.. commands::` shows what `ddpm --help` and the help of each command say first;
 - a name in backticks in a docstring is a link, wherever in the library it is defined;
-- a field of a NamedTuple has no entry of its own ("Alias for field number 0");
+- a field of a NamedTuple has no entry of its own ("Alias for field number 0"), nor has a dataclass's field whose
+  default is a function: it would look like a method;
+- a signature is that of ``__init__`` where a framework hides it, and its defaults are written as Python would be;
 - the arguments of a signature, each on its line, are lines: Sphinx makes them a list of meanings without words, which a
   screen reader stumbles over.
 """
@@ -24,6 +26,9 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.ext.autosummary import extract_summary
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.inspect import signature as sphinx_signature
+from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +75,11 @@ class Library(Directive):
     def summary(self, module: str, name: str) -> str:
         """The first sentence of a docstring."""
         thing = getattr(import_module(f"ddpm_lib.{module}"), name)
-        text = inspect.getdoc(thing) if callable(thing) else None
-        return extract_summary((text or "a constant").splitlines(), self.state.document)
+        of_constants = ModuleAnalyzer.for_module(f"ddpm_lib.{module}").find_attr_docs()
+        text = inspect.getdoc(thing) if callable(thing) else "\n".join(of_constants.get(("", name), []))
+        # Sphinx would end the sentence at the full stop of an abbreviation
+        kept = re.sub(r"\b(eq|sec|fig)\.(?= )", "\\1\0", text or "")
+        return extract_summary(kept.splitlines(), self.state.document).replace("\0", ".")
 
 
 class Commands(Directive):
@@ -94,8 +102,8 @@ def link(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nodes.Ele
     if node.get("refdomain") != "py":
         return None
     objects = env.get_domain("py").objects
-    target = node["reftarget"].removeprefix("ddpm_lib.")
-    found = [full for full in objects if re.fullmatch(rf"ddpm_lib\.\w+\.{re.escape(target)}", full)]
+    target = node["reftarget"].removeprefix("ddpm_lib.").removesuffix("()")
+    found = [full for full in objects if re.fullmatch(rf"ddpm_lib\.(\w+\.)?{re.escape(target)}", full)]
     if len(found) != 1:
         return contnode  # torch's, or an argument: not a link, and not a mistake
     entry = objects[found[0]]
@@ -103,7 +111,21 @@ def link(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nodes.Ele
 
 
 def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, options: Any) -> bool | None:
-    return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
+    alias = (inspect.getdoc(thing) or "").startswith("Alias for field number")
+    field = inspect.isfunction(thing) and "." not in thing.__qualname__ and what == "class"
+    return True if alias or field else None
+
+
+def signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    if arguments is None:
+        return None
+    if what == "class" and arguments.startswith("(*args") and "__init__" in vars(thing):
+        arguments = stringify_signature(
+            sphinx_signature(thing.__init__, bound_method=True), show_return_annotation=False
+        )
+    return re.sub(r"<function (\w+)[^>]*>", r"\1", arguments.replace("<factory>", "...")), returns
 
 
 def plain_signatures(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
@@ -123,5 +145,6 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("commands", Commands)
     app.connect("missing-reference", link)
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", signature)
     app.connect("html-page-context", plain_signatures)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -70,7 +70,8 @@ def q_sample(x0: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Te
     """The jump x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε: report (9), Ho et al. (4).
 
     Args:
-        x0, eps: (B, C, L), eps ~ N(0, I).
+        x0: (B, C, L).
+        eps: (B, C, L), ~ N(0, I).
         t: 0…T, one number or (B,).
 
     Raises:

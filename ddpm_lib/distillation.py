@@ -76,7 +76,7 @@ class Distilled(Recipe):
 
     @property
     def kept(self) -> list[float]:
-        """The times of the student: every other one of its teacher's."""
+        """The times of the student, every other one of its teacher's."""
         return list(self.times[::2])
 
     def build(self) -> Denoiser:

@@ -39,7 +39,7 @@ class Terms(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """L_vlb (B,): an upper bound on -log p_θ(x_0)."""
+        """L_vlb (B,), an upper bound on -log p_θ(x_0)."""
         return self.L_T + self.L_t + self.L_0
 
     def bits_per_dim(self) -> Tensor:

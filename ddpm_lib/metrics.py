@@ -75,7 +75,8 @@ def loss_over_floor(
         denoiser: what is measured; has a ``schedule``.
         oracle: the exact denoiser of the law that x0 was drawn from; or its ε* (n, C, L) on these very signals, where
             many denoisers are held against one answer.
-        x0, eps: (n, C, L), fresh. t: (n,), 1…T.
+        x0, eps: (n, C, L), fresh.
+        t: (n,), 1…T.
     """
     schedule: Schedule = schedule_of(denoiser)
     xt = q_sample(x0, t, eps, schedule)

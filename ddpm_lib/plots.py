@@ -1,7 +1,7 @@
 """The figures that more than one chapter draws, in the book's one visual language.
 
-A colour has one meaning everywhere: the signal, the noise (and what is noisy), the model, the exact answer.
-The four are told apart by readers who are colour-blind, and by their line styles in print.
+A colour has one meaning everywhere: the signal, the noise (and what is noisy), the model, the exact answer, the best
+linear denoiser. The five are told apart by readers who are colour-blind, and by their line styles in print.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from torch import Tensor
 
 __all__ = ["EXACT", "LINEAR", "MODEL", "NOISE", "SIGNAL", "curves", "loss_by_t", "losses", "panels", "style"]
 
-SIGNAL, NOISE, MODEL, EXACT, LINEAR = "#0072B2", "#9A9A9A", "#D55E00", "#111111", "#009E73"
+SIGNAL = "#0072B2"
+"""Clean signals, and what is known of them."""
+NOISE = "#9A9A9A"
+"""Noise, and what is noisy."""
+MODEL = "#D55E00"
+"""What a network says."""
+EXACT = "#111111"
+"""The exact answer."""
+LINEAR = "#009E73"
+"""The best linear denoiser."""
 
 
 def style() -> None:

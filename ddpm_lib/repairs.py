@@ -93,7 +93,7 @@ def dps(
 ) -> Tensor:
     """The ancestral step, then a push towards y of constant weight: DPS, Chung et al. 2023, algorithm 1.
 
-        x_s = x_s' - ζ·∇_{x_t}‖y - A·x̂_0(x_t)‖
+        x_s = x_s′ - ζ·∇_{x_t}‖y - A·x̂_0(x_t)‖
 
     The likelihood of their eq. (16) would push with 1/σ² times the gap; their algorithm divides by the norm of the gap
     instead, whatever σ is (appendix C.2). Here as in their code the gradient is that of the norm; their formula, the

@@ -56,7 +56,7 @@ def ks_uniform(u: Tensor) -> Score:
 def energy_distance(
     x: Tensor, y: Tensor, permutations: int = 200, generator: torch.Generator | None = None
 ) -> tuple[Estimate, float]:
-    """Energy distance 2·E‖x-y‖ - E‖x-x'‖ - E‖y-y'‖ of signals x (n, C, L) and y (m, C, L): 0 if and only if one law.
+    """Energy distance 2·E‖x-y‖ - E‖x-x′‖ - E‖y-y′‖ of signals x (n, C, L) and y (m, C, L): 0 if and only if one law.
 
     Székely & Rizzo 2013, (2.5), without the pairs of a signal with itself, so that its mean is 0 for equal laws.
 
@@ -122,10 +122,11 @@ def scoreboard(
 ) -> Scoreboard:
     """Are these samples of the family any good? Every figure with its interval and with what real signals score.
 
-    valid: share of signals within 5 % of a member of the family and inside its box. residual: ‖x - ψ‖/‖ψ‖ to the
-    nearest member, its median and 90th percentile. law of …: `ks_uniform` of each parameter, over the signals
-    that some member fits within 5 %. distance: `energy_distance` to as many real signals. memorised: with
-    ``training``, the share of copies.
+    - valid: share of signals within 5 % of a member of the family and inside its box;
+    - residual: ‖x - ψ‖/‖ψ‖ to the nearest member, its median and 90th percentile;
+    - law of …: `ks_uniform` of each parameter, over the signals that some member fits within 5 %;
+    - distance: `energy_distance` to as many real signals;
+    - memorised: with ``training``, the share of copies.
 
     Args:
         x: (n, 1, L), n ≥ 20.
