@@ -64,8 +64,9 @@ def fit(arguments: Sequence[str]) -> None:
       ddpm fit runs/first --resume                            go on where it was stopped
       ddpm fit runs/again --config runs/first/config.yaml     the same run again, to the bit
 
-    Families, schedules (ddpm_lib.linear, cosine, sigmoid, quadratic, log_linear), what the network predicts
-    (ddpm_lib.Eps, X0, V) and networks are named by their path. --recipe.family.help Signals lists the options of one.
+    Families, schedules (ddpm_lib.linear, cosine, sigmoid, quadratic, log_linear, straight), what the network predicts
+    (ddpm_lib.Eps, X0, V, U) and networks are named by their path.
+    --recipe.family.help Signals lists the options of one.
     --print_config writes all options as YAML, to edit and give to --config, and trains nothing.
     DDPM_DEVICE=cpu (or cuda, mps) says where to compute, DDPM_PROGRESS=0 that no bar is wanted.
     """

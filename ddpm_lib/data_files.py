@@ -37,7 +37,8 @@ class Signals(Finite):
 
     Attributes:
         raw: (K, C, L), as in the file.
-        mean, scale: (C, 1), what was taken off and divided by; 0 and 1 without ``standardize``.
+        mean: (C, 1), what was taken off; 0 without ``standardize``.
+        scale: (C, 1), what was divided by; 1 without ``standardize``.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: no such file, not numbers, or not finite and of such a shape.
@@ -67,7 +68,7 @@ class Signals(Finite):
 
 
 def signal_shape(family: Source) -> tuple[int, int]:
-    """(C, L) of its signals."""
+    """(C, L) of the signals of a family or a file."""
     _, channels, length = family.sample(1, torch.Generator())[0].shape
     return channels, length
 

@@ -46,7 +46,7 @@ def fresh(recipe: Recipe, n: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scores(recipe: Recipe, x: Tensor, known: bool) -> Scoreboard:
-    """Of samples x (n, C, L), at the scale of training.
+    """Scores of samples x (n, C, L), at the scale of training.
 
     Where the family is ``known``, and has at most three parameters, it is the `scoreboard`; else the distance to as
     many real signals, and for a finite set the share of copies.
