@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "_build" / "test"
+OUT = ROOT / "_build" / "test" / os.environ.get("PYTEST_XDIST_WORKER", "")  # each of several processes has its own
 # A browser that looks up nothing by itself, also inside a container.
 FLAGS = [
     "--no-sandbox",
