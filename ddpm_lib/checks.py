@@ -139,7 +139,9 @@ def limits(what: str, interval: Any) -> None:
     """Refuse what is not a pair of finite numbers, low < high."""
     if not isinstance(interval, Sequence) or len(interval) != 2 or isinstance(interval, str):
         raise ValueError(f"{what} needs a pair (low, high), got {interval!r}.")
-    numbers = interval if all(isinstance(v, (int, float)) for v in interval) else (math.nan, math.nan)
+    # compared before they become floats, which a whole number may be too large for
+    fit = all(isinstance(v, (int, float)) and abs(v) <= LARGEST for v in interval)
+    numbers = interval if fit else (math.nan, math.nan)
     low, high = torch.tensor(numbers, dtype=torch.float32)  # as they will be kept: two doubles may be one float
     if not -LARGEST <= low < high <= LARGEST:
         raise ValueError(f"{what} needs finite limits low < high, got ({interval[0]}, {interval[1]}).")

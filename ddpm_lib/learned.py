@@ -6,6 +6,7 @@ arXiv version.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,12 @@ class LearnedVariance(nn.Module):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"A learned variance needs a network, got {type(network).__name__}.")
+        try:
+            inspect.signature(network.forward).bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                f"A network is called with x, log_snr and cond: {type(network).__name__} is not."
+            ) from error
         self.schedule: Schedule = schedule_of(denoiser)
         self.network = network
         self._mean = [denoiser]  # in a list, so that its weights are not this module's
