@@ -18,15 +18,13 @@ from .diffusion import (
     Prediction,
     U,
     V,
-    draw_times,
-    loss,
     q_posterior,
     q_sample,
     q_step,
-    simple,
 )
 from .distillation import Distilled, truncated
-from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, flow_matching, gaussian_kl, min_snr, vlb
+from .elbo import L_0, L_T, L_t, Terms, best_variance, elbo, gaussian_kl, vlb
+from .finite import Finite, report_grid
 from .grids import even_log_snr, even_steps, karras
 from .guidance import Asked, Guided, LinearCovariance, ask
 from .learned import AnalyticVariance, LearnedVariance, LossHistory, bound_at, hybrid, interpolated
@@ -36,6 +34,7 @@ from .metrics import Estimate, FittedSignals, fit_family, loss_over_floor, mean_
 from .mixture import Mixture, MixtureOracle
 from .networks import Block, Conditions, LinearSkip, NoiseLevel, UNet1D
 from .noisy import Cleaned, Noisy, NoisyOracle
+from .objective import draw_times, flow_matching, loss, min_snr, simple
 from .optim import Muon, orthogonal
 from .oracle import FiniteOracle, Gaussian, Wiener, fit_gaussian
 from .quadrature import FamilyOracle
@@ -44,7 +43,7 @@ from .repairs import dps, repaint
 from .samplers import Memory, ancestral, beta, beta_tilde, ddim, dpmpp_2m, dpmpp_2m_sde, heun, sample, walk
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, quadratic, sigmoid, straight
 from .scores import Score, Scoreboard, energy_distance, ks_uniform, memorised, scoreboard
-from .signals import BenchmarkMorlet, Family, Finite, Morlet, morlet, report_grid
+from .signals import BenchmarkMorlet, Family, Morlet, morlet
 
 if TYPE_CHECKING:
     from .store import cache_dir, load, pretrained, save, train_or_load

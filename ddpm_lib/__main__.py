@@ -32,12 +32,12 @@ from torch import Tensor
 from . import __version__, evaluation, runs
 from .data_files import Signals, export_arrays, picture, places, scale_of, signal_shape
 from .files import written
+from .finite import Finite
 from .metrics import loss_over_floor, mean_loss
 from .processes import part_of
 from .quadrature import FamilyOracle
 from .samplers import dpmpp_2m_sde
 from .samplers import sample as walk_down
-from .signals import Finite
 
 
 class _Format(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -65,8 +65,7 @@ def fit(arguments: Sequence[str]) -> None:
       ddpm fit runs/again --config runs/first/config.yaml     the same run again, to the bit
 
     Families, schedules (ddpm_lib.linear, cosine, sigmoid, quadratic, log_linear, straight), what the network predicts
-    (ddpm_lib.Eps, X0, V, U) and networks are named by their path.
-    --recipe.family.help Signals lists the options of one.
+    (ddpm_lib.Eps, X0, V, U) and networks are named by their path. --recipe.family.help Signals lists its options.
     --print_config writes all options as YAML, to edit and give to --config, and trains nothing.
     DDPM_DEVICE=cpu (or cuda, mps) says where to compute, DDPM_PROGRESS=0 that no bar is wanted.
     """

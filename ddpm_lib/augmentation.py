@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_signals, count, limits, number, same_shape
-from .signals import Family, Finite
+from .finite import Finite
+from .signals import Family
 
 __all__ = ["Augmented", "Negate", "Reverse", "Scale", "Shift"]
 

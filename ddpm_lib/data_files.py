@@ -18,9 +18,9 @@ from jsonargparse.typing import Path_fr
 from torch import Tensor
 
 from .files import written
+from .finite import Finite
 from .noisy import Source
 from .schedules import LEFTOVER, Schedule
-from .signals import Finite
 
 __all__ = ["Signals", "export_arrays", "free", "picture", "places", "say_scale", "scale_of", "signal_shape"]
 

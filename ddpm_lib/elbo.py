@@ -1,4 +1,4 @@
-"""The bound on -log p_θ(x_0), term by term, and the weights that it puts on a loss (chapters 5 and 6).
+"""The bound on -log p_θ(x_0), term by term, and the weight that it puts on a loss (chapters 5 and 6).
 
 L_vlb = L_T + Σ_{t=2}^T L_t + L_0. Here L_t is the term of the step from t to t-1 (Ho et al. 2020 call it L_{t-1}).
 All results are in nats per signal, float64, one for each signal of the batch. The likelihood is that of a
@@ -18,7 +18,7 @@ from .checks import LARGEST, check_signals, check_tensor, count, holds, number, 
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
 
-__all__ = ["L_0", "L_T", "L_t", "Terms", "best_variance", "elbo", "flow_matching", "gaussian_kl", "min_snr", "vlb"]
+__all__ = ["L_0", "L_T", "L_t", "Terms", "best_variance", "elbo", "gaussian_kl", "vlb"]
 
 Denoise = Callable[..., Prediction]
 Variance = Callable[[Schedule, Tensor, Tensor], Tensor]
@@ -105,19 +105,6 @@ def _step(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     noise_t, noise_s = (-torch.expm1(schedule.log_alpha_bar(v)) for v in (t, t - 1))
     beta = schedule.beta(t)
     return schedule.alpha_bar(t - 1) * (beta / noise_t) ** 2, noise_s / noise_t * beta
-
-
-def min_snr(schedule: Schedule, t: Tensor, gamma: float = 5.0) -> Tensor:
-    """min(SNR_t, γ) in front of ‖x_0 - x̂_0‖², (B,): Hang et al. 2023, min-SNR-γ. With γ = ∞ it is `simple`."""
-    return schedule.snr(t).clamp(max=number(gamma, "gamma", 0.0, math.inf, above=True))
-
-
-def flow_matching(schedule: Schedule, t: Tensor) -> Tensor:
-    """(√SNR_t + 1)² in front of ‖x_0 - x̂_0‖², (B,): ‖u - û‖² of u = ε - x_0 (Lipman et al. 2023, eq. 9).
-
-    For ε̂ and x̂_0 that belong to the same x_t, ε - ε̂ = -√SNR·(x_0 - x̂_0), so u - û = -(√SNR + 1)·(x_0 - x̂_0).
-    """
-    return (schedule.snr(t).sqrt() + 1).square()
 
 
 def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
@@ -253,6 +240,3 @@ def best_variance(denoiser: Denoise, x0: Tensor, generator: torch.Generator | No
         square.append(_square_error(denoiser, x0, times(k, x0), xt).mean().cpu())
     slope2, beta_tilde = _step(schedule, t)
     return torch.cat([torch.zeros(1, dtype=torch.float64), beta_tilde + slope2 * torch.stack(square)])
-
-
-ALL = (vlb, min_snr, flow_matching)

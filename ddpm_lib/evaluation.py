@@ -7,13 +7,14 @@ from torch import Tensor
 
 from .augmentation import Augmented
 from .data import stream
+from .finite import Finite
 from .mixture import Mixture, MixtureOracle
 from .noisy import Noisy, NoisyOracle
 from .oracle import FiniteOracle
 from .quadrature import FamilyOracle
 from .recipes import Recipe
 from .scores import Score, Scoreboard, energy_distance, memorised, scoreboard
-from .signals import Family, Finite
+from .signals import Family
 
 __all__ = ["fresh", "oracle", "scores"]
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from .augmentation import Augmented
 from .checks import check_signals, noised, number, schedule_of, times
 from .diffusion import Prediction
+from .finite import Finite
 from .mixture import Mixture
 from .schedules import Schedule
-from .signals import Family, Finite
+from .signals import Family
 
 __all__ = ["Cleaned", "Noisy", "NoisyOracle"]
 

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from .augmentation import Augmented
 from .checks import check_tensor, count, number
 from .data import stream
-from .diffusion import Denoiser, Eps, Parametrisation, Weight, draw_times, simple
+from .diffusion import Denoiser, Eps, Parametrisation
+from .finite import Finite
 from .mixture import Mixture
 from .networks import LinearSkip, UNet1D
 from .noisy import Source
+from .objective import Weight, draw_times, simple
 from .optim import Muon
 from .oracle import Wiener, fit_gaussian
 from .schedules import Schedule, linear
-from .signals import BenchmarkMorlet, Finite
+from .signals import BenchmarkMorlet
 
 __all__ = ["Recipe", "by_linear_error", "linear_skip", "longer"]
 
@@ -195,7 +197,9 @@ _TRAINING_CODE = (
     "checks",
     "data",
     "diffusion",
+    "finite",
     "networks",
+    "objective",
     "optim",
     "oracle",
     "processes",

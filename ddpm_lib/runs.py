@@ -28,12 +28,13 @@ from torch import Tensor
 
 from . import __version__, families, store  # noqa: F401  # families: so that jsonargparse knows their names
 from .data_files import Signals, free, say_scale, scale_of, signal_shape
-from .diffusion import Denoiser, q_sample, simple
+from .diffusion import Denoiser, q_sample
 from .evaluation import fresh, oracle
 from .files import written
 from .metrics import loss_over_floor, predicted_noise
 from .networks import UNet1D
 from .noisy import Source
+from .objective import simple
 from .recipes import Recipe, by_linear_error, linear_skip, longer
 
 __all__ = ["Run", "parse", "recipe_of", "recipe_options", "run_of", "sentence", "train", "unet"]

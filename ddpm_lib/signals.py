@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .checks import check_signals, check_tensor, count, holds, limits, moved, number, reals, together
 
-__all__ = ["BenchmarkMorlet", "Family", "Finite", "Morlet", "morlet", "report_grid"]
+__all__ = ["BenchmarkMorlet", "Family", "Morlet", "morlet"]
 
 
 def morlet(
@@ -117,13 +117,12 @@ class Family:
         theta = self.sample(256, torch.Generator().manual_seed(0))[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
         extent = moved((self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt(), self.names)
-        n, wide = torch.full((len(extent),), 2), torch.ones(len(extent), dtype=torch.bool)
-        while wide.any():  # a direction narrower than a cell gets two cells, and the others share what is left
-            edge = (extent[wide].log().sum() - math.log(cells / 2 ** int((~wide).sum()))).div(int(wide.sum())).exp()
-            if not (wide & (extent < edge)).any():
-                n[wide] = (extent[wide] / edge).ceil().clamp(min=2).long()
+        for k in range(len(extent), 0, -1):  # a direction narrower than a cell has two; the k widest share the rest
+            wide = extent.topk(k).values
+            edge = (wide.log().sum() - math.log(cells / 2 ** (len(extent) - k))).div(k).exp()
+            if wide[-1] >= edge:
                 break
-            wide &= extent >= edge
+        n = (extent / edge).ceil().clamp(min=2).long()
         size = (self.high - self.low) / n
         axes = [lo + h * (torch.arange(k) + 0.5) for lo, h, k in zip(self.low, size, n.tolist(), strict=True)]
         return torch.cartesian_prod(*axes).view(-1, len(n)), size
@@ -202,54 +201,4 @@ class BenchmarkMorlet(Family):
         return wavelet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
 
 
-class Finite:
-    """A finite set of signals, each equally likely: a training set, the report's grid, your own recordings.
-
-    Args:
-        signals: (K, C, L), floating point and finite.
-        params: (K, P), what each signal is; the row number where it is not given.
-        names: the names of the columns of ``params``.
-
-    Raises:
-        TypeError, ValueError: signals that are not floating point, finite and of shape (K, C, L).
-
-    >>> mine = Finite(torch.randn(10, 1, 64))
-    >>> mine.sample(3, torch.Generator().manual_seed(0))[0].shape
-    torch.Size([3, 1, 64])
-    """
-
-    def __init__(self, signals: Tensor, params: Tensor | None = None, names: Sequence[str] = ("index",)):
-        self.signals = check_signals(signals, "signals", "K")
-        rows = torch.arange(len(signals))[:, None].to(signals.dtype) if params is None else params
-        self.params = check_tensor(rows, "params", "K", "P")
-        if self.params.shape != (len(signals), len(names)):
-            shape = len(signals), len(names)
-            needed = f"{shape[0]} signals and {shape[1]} names need params of shape {shape}"
-            raise ValueError(f"{needed}, got {tuple(rows.shape)}.")
-        self.names, self.length = tuple(names), signals.shape[-1]
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n signals with replacement: (x0 (n, C, L), params (n, P))."""
-        count(n, "The number of signals")
-        k = torch.randint(len(self.signals), (n,), generator=generator)
-        return self.signals[k], self.params[k]
-
-    def __repr__(self) -> str:
-        return f"Finite({len(self.signals)} signals of shape {tuple(self.signals.shape[1:])})"
-
-
-def report_grid(length: int = 2000) -> Finite:
-    """The report's data set: the 60 wavelets A·cos(2πft)·exp(-t²/2σ²) on t ∈ [-1, 1].
-
-    A ∈ {0.5, 1, 1.5}, f ∈ {5, 10, 15, 20, 25}, σ ∈ {0.05, 0.1, 0.15, 0.2}; 2000 samples in the report.
-
-    >>> report_grid()
-    Finite(60 signals of shape (1, 2000))
-    """
-    family = Morlet(length)
-    values = ([0.5, 1.0, 1.5], [5.0, 10, 15, 20, 25], [0.05, 0.1, 0.15, 0.2])
-    grid = torch.cartesian_prod(*map(torch.tensor, values))
-    return Finite(family.render(grid), grid, family.names)
-
-
-ALL: tuple[Callable[[], Family | Finite], ...] = (BenchmarkMorlet, Morlet, report_grid)
+ALL: tuple[Callable[[], Family], ...] = (BenchmarkMorlet, Morlet)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from .checks import check_tensor
 from .data import batches
-from .diffusion import Denoiser, loss
+from .diffusion import Denoiser
 from .files import prepare, write_whole
+from .objective import loss
 from .processes import lost, over_processes, place
 from .recipes import Recipe
 

@@ -8,8 +8,9 @@ import numpy as np
 import sympy as sp
 import torch
 
-from ddpm_lib.diffusion import Eps, Prediction, draw_times, loss, q_posterior
+from ddpm_lib.diffusion import Eps, Prediction, q_posterior
 from ddpm_lib.elbo import gaussian_kl
+from ddpm_lib.objective import draw_times, loss
 from ddpm_lib.oracle import Gaussian
 
 from .core import CORRECT, MISATTRIBUTED, SE, UNSTATED, WRONG, Equation, Finding

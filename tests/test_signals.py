@@ -9,9 +9,9 @@ import torch
 from helpers import assert_mean, rng
 from scipy import stats
 
-from ddpm_lib import BenchmarkMorlet, Family, Finite, Morlet, check_signals, morlet, report_grid, signals
+from ddpm_lib import BenchmarkMorlet, Family, Finite, Morlet, check_signals, finite, morlet, report_grid, signals
 
-every = pytest.mark.parametrize("make", signals.ALL, ids=[f.__name__ for f in signals.ALL])
+every = pytest.mark.parametrize("make", [*signals.ALL, *finite.ALL], ids=lambda f: f.__name__)
 families = pytest.mark.parametrize(
     "family", [f for f in (make() for make in signals.ALL) if isinstance(f, Family)], ids=lambda f: type(f).__name__
 )
