@@ -61,7 +61,7 @@ test-fast: $(STAMP)  ## the tests of the library alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
-	$(BIN)/python -m pytest tests -m browser -n auto -rP
+	$(BIN)/python -m pytest $$(grep -l mark.browser tests/test_*.py) -m browser -n auto -rP
 
 lowest: $(STAMP)  ## the tests of the library with the lowest versions that pyproject.toml allows (not of torch); Python 3.11
 	mkdir -p _build

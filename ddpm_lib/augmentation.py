@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_signals, count, limits, number, same_shape
+from .checks import check_signals, count, limits, number, same_shape, takes
 from .finite import Finite
 from .signals import Family
 
@@ -115,8 +115,7 @@ class Augmented:
         if not transforms:
             raise ValueError("An augmented source needs at least one transform, got none.")
         for transform in transforms:
-            if not callable(transform):
-                raise TypeError(f"A transform is a function (x0, generator) → x0, got {type(transform).__name__}.")
+            takes(transform, 2, "A transform is a function of (x0, generator)")
         self.source, self.transforms = source, transforms
         self.names, self.length = source.names, source.length
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Sequence
@@ -172,6 +173,27 @@ def times(
     if t.shape != (len(x),):
         raise ValueError(f"t must be one number or have shape ({len(x)},), one time a signal; got {tuple(t.shape)}.")
     return t
+
+
+def takes(function: Any, n: int, what: str) -> None:
+    """Refuse what is not called with n arguments; `what` says what is needed."""
+    try:
+        inspect.signature(function).bind(*range(n))
+    except (TypeError, ValueError) as error:  # ValueError: it is built in and does not tell its arguments
+        name = getattr(function, "__qualname__", None) or repr(function)
+        raise TypeError(f"{what}, got {name:.60}.") from error
+
+
+def step_variance(variance: Any, schedule: Any, t: Any, s: Any, xt: Tensor | None = None) -> Tensor:
+    """σ² of the step from t to s in float64, of a function of (schedule, t, s) or of what has one `given` x_t."""
+    if xt is not None and hasattr(variance, "given"):
+        variance = variance.given(xt)
+    takes(variance, 3, "A variance is a function of (schedule, t, s), or for the bound a table")
+    sigma2 = reals(variance(schedule, t, s), "σ²").double()
+    shapes = [(), tuple(getattr(t, "shape", ())), *([] if xt is None else [tuple(xt.shape), (len(xt), 1, 1)])]
+    if tuple(sigma2.shape) not in shapes or not holds((sigma2 >= 0) & (sigma2 <= LARGEST**2)):
+        raise ValueError(f"σ² must lie in 0…{LARGEST**2:g} and be one number, or one for each signal or sample.")
+    return sigma2
 
 
 def exact_times(t: Tensor | float, x: Tensor) -> Tensor:

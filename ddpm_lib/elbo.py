@@ -14,7 +14,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import LARGEST, check_signals, check_tensor, count, holds, number, reals, schedule_of, times, together
+from .checks import (
+    LARGEST,
+    check_signals,
+    check_tensor,
+    count,
+    holds,
+    number,
+    reals,
+    schedule_of,
+    step_variance,
+    times,
+    together,
+)
 from .diffusion import Prediction, q_sample
 from .schedules import Schedule
 
@@ -60,16 +72,14 @@ def gaussian_kl(square: Tensor, var_1: Tensor, var_2: Tensor, dim: int) -> Tenso
     return 0.5 * (square / var_2 + count(dim, "dim") * (ratio - 1 - ratio.log()))
 
 
-def _sigma2(schedule: Schedule, t: Tensor, variance: Any, sigma_1: float | None = None) -> Tensor:
+def _sigma2(schedule: Schedule, t: Tensor, variance: Any, sigma_1: Any = None, xt: Tensor | None = None) -> Tensor:
     """σ_t² in float64, (B,), or (B, C, L) where it depends on x_t; at t = 1 the decoder's σ_1², β_1 if not given."""
     if isinstance(variance, Tensor):
         if t.is_floating_point():
             raise TypeError(f"A table of variances is read at integer t, got {t.dtype}.")
         out = check_tensor(variance, "A table of variances", schedule.T + 1).to(t.device, torch.float64)[t]
     else:
-        if not callable(variance):
-            raise TypeError(f"A variance is a function of (schedule, t, s) or a table, got {variance!r}.")
-        out = variance(schedule, t, t - 1).double()
+        out = step_variance(variance, schedule, t, t - 1, xt)
     first = schedule.beta(torch.ones_like(t)) if sigma_1 is None else number(sigma_1, "σ_1") ** 2 + 0 * t.double()
     if out.ndim < 3:  # one that depends on x_t is never asked at t = 1
         out = torch.where(t == 1, first, out)
@@ -147,7 +157,7 @@ def L_t(denoiser: Denoise, x0: Tensor, t: Tensor | int, eps: Tensor, variance: A
     if not (t >= 2).all():
         raise ValueError("L_t is defined for t >= 2; the term of t = 1 is the decoder, L_0.")
     xt = q_sample(x0, t, eps, schedule)
-    sigma2 = _sigma2(schedule, t, variance.given(xt) if hasattr(variance, "given") else variance)
+    sigma2 = _sigma2(schedule, t, variance, xt=xt)
     slope2, beta_tilde, sigma2 = (v if v.ndim == 3 else v[:, None, None] for v in (*_step(schedule, t), sigma2))
     return gaussian_kl(slope2 * _square_error(denoiser, x0, t, xt), beta_tilde, sigma2, 1).sum((1, 2))
 
@@ -185,8 +195,7 @@ def elbo(
     Args:
         denoiser: a `Denoiser` of any parametrisation or an oracle, with a ``schedule``.
         x0: (B, C, L).
-        variance: σ_t² for t ≥ 2, as a function of (schedule, t, s) (`Schedule.beta`, `samplers.beta_tilde`),
-            a table (T+1,), such as `best_variance`, or a `LearnedVariance`.
+        variance: σ_t² for t ≥ 2, as for `L_t`: `beta_tilde`, the table of `best_variance`, a `LearnedVariance`.
         sigma_1: the decoder's standard deviation, √β_1 where it is not given.
         draws: estimates that are averaged; their spread is the standard error.
         every_t: whether each estimate sums over all t.
@@ -199,8 +208,7 @@ def elbo(
     >>> f"{elbo(exact, one, eps=torch.stack([one, -one])).total.item():.6f}"  # -log N(1; 0, 1): no gap
     '1.418939'
     """
-    check_signals(x0)
-    count(draws, "The number of draws", high=10**6)
+    check_signals(x0), count(draws, "The number of draws", high=10**6)
     if eps is not None:
         check_tensor(eps, "The table of noises", "draws", *x0.shape)
     schedule: Schedule = schedule_of(denoiser)

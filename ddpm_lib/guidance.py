@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import brief, check_conditions, check_signals, count, noised, number, reals, schedule_of
+from .checks import brief, check_conditions, check_signals, count, noised, number, precise, reals, schedule_of
 from .diffusion import Denoiser, Prediction
 from .measurements import Measurement
 from .networks import LinearSkip
@@ -123,18 +123,23 @@ class Guided:
             x0 = self.denoiser(xt, t).x0
             missed = (y - self.measurement(x0))[..., None]  # before the covariance: it looks at the length
             across = self.denoiser.covariance(xt, t) @ matrix.T  # C·Aᵀ, (B, L, M)
-            z = torch.linalg.solve(matrix @ across + noise, missed)
+            z = _solve(matrix @ across + noise, missed)
             x0 = x0 + (across @ z).mT
         else:
             r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]
 
             def gap(x0: Tensor) -> Tensor:
-                z = torch.linalg.solve(r2 * matrix @ matrix.T + noise, (y - self.measurement(x0))[..., None])
+                z = _solve(r2 * matrix @ matrix.T + noise, (y - self.measurement(x0))[..., None])
                 return (matrix.T @ z).mT
 
             x0, pull = pulled(self.denoiser, xt, t, gap)
             x0 = x0 + s**2 / a * pull
         return Prediction(x0, (xt - a * x0) / s)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """matrix⁻¹·right, which torch does not know in bfloat16."""
+    return torch.linalg.solve(precise(matrix), precise(right)).to(right)
 
 
 def pulled(

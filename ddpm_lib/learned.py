@@ -6,7 +6,6 @@ arXiv version.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import check_signals, check_tensor, count, noised, number, same_shape, schedule_of, times
+from .checks import check_signals, check_tensor, count, noised, number, same_shape, schedule_of, takes, times
 from .diffusion import Prediction, q_sample
 from .elbo import L_0, L_t, Variance
 from .likelihood import posterior_variance
@@ -28,7 +27,7 @@ def interpolated(schedule: Schedule, t: Tensor | float, s: Tensor | float, v: Te
 
     Args:
         t, s: 0 < s < t ≤ T, one number or (B,): at s = 0 β̃ is 0 and there is nothing between it and β.
-        v: (B, C, L).
+        v: (B, C, L); far above 1, where σ² is no longer a sensible number, it is refused.
 
     >>> from ddpm_lib import linear
     >>> half = interpolated(linear(), 2, 1, torch.full((1, 1, 1), 0.5))
@@ -36,7 +35,7 @@ def interpolated(schedule: Schedule, t: Tensor | float, s: Tensor | float, v: Te
     '8.0867e-05, half way to β = 1.1992e-04'
     """
     beta_tilde, beta = _ends(schedule, t, s, check_signals(v, "v"))
-    return beta_tilde * (v.double() * (beta / beta_tilde).log()).exp()
+    return check_signals(beta_tilde * (v.double() * (beta / beta_tilde).log()).exp(), "σ² of these v")
 
 
 def _ends(schedule: Schedule, t: Tensor | float, s: Tensor | float, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,12 +74,7 @@ class LearnedVariance(nn.Module):
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"A learned variance needs a network, got {type(network).__name__}.")
-        try:
-            inspect.signature(network.forward).bind(None, None, None)
-        except TypeError as error:
-            raise TypeError(
-                f"A network is called with x, log_snr and cond: {type(network).__name__} is not."
-            ) from error
+        takes(network.forward, 3, "A learned variance needs a network of (x, log_snr, cond)")
         self.schedule: Schedule = schedule_of(denoiser)
         self.network = network
         self._mean = [denoiser]  # in a list, so that its weights are not this module's
@@ -199,8 +193,6 @@ def hybrid(
         scale: λ; 0.001 in the paper.
     """
     schedule: Schedule = schedule_of(denoiser)
-    t = times(t, check_signals(x0))
-    same_shape(x0, eps, "x0 and eps")
     said = denoiser(q_sample(x0, t, eps, schedule), t)
     bound = bound_at(_Answered(schedule, said.x0.detach()), x0, t, eps, variance, sigma_1)
     return (eps - said.eps).square().mean((1, 2)) + number(scale, "scale", 0.0) * bound

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import LARGEST, brief, check_signals, count, number
+from .checks import LARGEST, brief, check_signals, check_tensor, count, number
 from .denoising import noise_time
 from .quadrature import FamilyOracle
 from .schedules import Schedule
@@ -71,9 +71,7 @@ class Measurement:
 
     def check(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y (B, M), of x's type where x is given; or say why it is not what this measures, of x (B, 1, L)."""
-        rows = len(self.matrix)
-        if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[1] != rows or not (y.abs() <= LARGEST).all():
-            raise ValueError(f"y must be finite and of shape (B, {rows}), one row a signal, got {brief(y)}.")
+        check_tensor(y, "y", "B", len(self.matrix))
         if x is None:
             return y
         if len(x) != len(y):

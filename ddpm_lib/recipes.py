@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import Augmented
-from .checks import check_tensor, count, number
+from .checks import check_tensor, count, number, takes
 from .data import stream
 from .diffusion import Denoiser, Eps, Parametrisation
 from .finite import Finite
@@ -121,8 +121,7 @@ class Recipe:
 
     def _weights(self) -> Tensor:
         """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, (T,), or one sentence why it is no weight."""
-        if not callable(self.weight):
-            raise TypeError(f"The weight of a recipe is a function of (schedule, t), such as vlb, got {self.weight!r}.")
+        takes(self.weight, 2, "The weight of a recipe is a function of (schedule, t), such as vlb")
         t = torch.arange(1, self.schedule.T + 1)
         weights = check_tensor(self.weight(self.schedule, t), "What the weight of a recipe returns", self.schedule.T)
         if not (weights >= 0).all() or not (weights > 0).any():

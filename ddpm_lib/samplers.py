@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_signals, count, holds, number, same_shape, schedule_of
+from .checks import check_signals, count, holds, number, same_shape, schedule_of, step_variance
 from .diffusion import Prediction, q_posterior
 from .grids import even_log_snr
 from .schedules import Schedule
@@ -75,8 +75,7 @@ def ancestral(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, 
     mean = q_posterior(denoiser(xt, t).x0, xt, t, schedule, s).mean
     if s == 0:
         return mean
-    sigma2 = (variance.given(xt) if hasattr(variance, "given") else variance)(schedule, t, s)
-    return mean + sigma2.sqrt().to(xt.dtype) * noise
+    return mean + step_variance(variance, schedule, t, s, xt).sqrt().to(xt.dtype) * noise
 
 
 def ddim(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor, eta: float = 0.0) -> Tensor:

@@ -11,9 +11,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "_build" / "test" / os.environ.get("PYTEST_XDIST_WORKER", "")  # each of several processes has its own
+OUT = ROOT / "_build" / "test"
 # A browser that looks up nothing by itself, also inside a container.
 FLAGS = [
     "--no-sandbox",
@@ -34,14 +35,23 @@ def find_browser():
 
 @pytest.fixture(scope="session")
 def html():
-    """The folder of pages, built from stored outputs, warnings as errors."""
+    """The folder of pages, built from stored outputs, warnings as errors; once, if several processes share a run."""
+    run, done_in = os.environ.get("PYTEST_XDIST_TESTRUNUID", ""), OUT / "run"
+    OUT.mkdir(parents=True, exist_ok=True)
+    with FileLock(OUT / "lock"):
+        if not run or not done_in.exists() or done_in.read_text("utf-8") != run:
+            build()
+            done_in.write_text(run, "utf-8")
+    return OUT / "_build" / "html"
+
+
+def build():
     tool = Path(sys.executable).with_name("jupyter-book")
     command = [tool, "build", "-W", "-n", "--keep-going", "-q", "--all", "--path-output", OUT, "."]
     environment = os.environ | {"BOOK_EXECUTE": "off"}
     shutil.rmtree(OUT / "_build", ignore_errors=True)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return OUT / "_build" / "html"
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +95,12 @@ class Visit:
         self.tab = self.context.new_page()
         self.tab.set_default_timeout(20_000)
         self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.tab.goto(base + page)
+        self.base = base
+        self.go(page)
+
+    def go(self, page):
+        self.outside.clear(), self.errors.clear()
+        self.tab.goto(self.base + page)
         self.tab.wait_for_load_state("load")
 
     def guard(self, base, route):
@@ -131,6 +146,36 @@ class Visit:
             "[...document.querySelectorAll('article img')].map((i) => [i.alt, i.complete && i.naturalWidth])"
         )
         assert all(len(alt) > 20 and width for alt, width in pictures), pictures
+
+    def players_answer(self):
+        """Each interactive figure that is a player obeys the keyboard and its button, and moves."""
+        players = self.tab.locator(".path-player").all()
+        assert len(players) + self.tab.locator(".stage").count() == self.tab.locator(VIEW).count()
+        assert self.tab.locator(".widget-note").count() == 0
+        for player in players:
+            slider, label, button = player.locator("input"), player.locator("output"), player.locator("button")
+
+            def state(player=player, slider=slider, label=label):
+                lines = player.locator("polyline").evaluate_all("all => all.map(l => l.getAttribute('points'))")
+                return slider.get_attribute("aria-valuetext"), label.text_content(), lines
+
+            assert slider.get_attribute("aria-label")
+            assert len(player.locator("svg").get_attribute("aria-label")) > 20
+            slider.focus()
+            slider.press("Home")
+            first = state()
+            slider.press("ArrowRight")
+            second = state()
+            assert first[0] == first[1] != second[1] == second[0]
+            assert first[2] != second[2]
+            assert all("NaN" not in points for points in second[2])
+            slider.press("Home")
+            assert button.text_content() == "Play"
+            button.click()
+            self.tab.wait_for_function("([e, old]) => e.textContent !== old", arg=[label.element_handle(), first[1]])
+            button.click()
+            assert button.text_content() == "Play"
+        assert self.errors == []
 
 
 @pytest.fixture

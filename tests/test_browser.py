@@ -11,6 +11,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 
 import ddpm_lib
+from conftest import Visit
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
@@ -25,10 +26,20 @@ origins = pytest.mark.parametrize("origin", ["http", "file"])
 pages = pytest.mark.parametrize("page", PAGES)
 
 
+@pytest.fixture(scope="module")
+def reader(chromium, bases):
+    """One tab for page after page, as a reader has: what it has compiled once it need not compile again."""
+    one = Visit(chromium, bases["file"], PAGES[0])
+    yield one
+    one.context.close()
+
+
 @pages
-def test_a_page_from_disk_needs_no_host_and_shows_everything(visit, page):
-    """From a server: tests/test_pages.py."""
-    visit("file", page).shows_everything()
+def test_a_page_from_disk_needs_no_host_and_shows_everything(reader, page):
+    """From a server, each in a fresh tab: tests/test_pages.py."""
+    reader.go(page)
+    reader.shows_everything()
+    reader.players_answer()
 
 
 @origins
@@ -115,40 +126,6 @@ def with_players(html):
     return found
 
 
-@origins
-def test_players_answer_the_keyboard_and_the_button(visit, html, origin):
-    for page in with_players(html):
-        seen = visit(origin, page)
-        seen.players_are_ready()
-        players = seen.tab.locator(".path-player").all()
-        assert len(players) + seen.tab.locator(".stage").count() == seen.tab.locator(VIEW).count()
-        assert seen.tab.locator(".widget-note").count() == 0
-        for player in players:
-            slider, label, button = player.locator("input"), player.locator("output"), player.locator("button")
-
-            def state(player=player, slider=slider, label=label):
-                lines = player.locator("polyline").evaluate_all("all => all.map(l => l.getAttribute('points'))")
-                return slider.get_attribute("aria-valuetext"), label.text_content(), lines
-
-            assert slider.get_attribute("aria-label")
-            assert len(player.locator("svg").get_attribute("aria-label")) > 20
-            slider.focus()
-            slider.press("Home")
-            first = state()
-            slider.press("ArrowRight")
-            second = state()
-            assert first[0] == first[1] != second[1] == second[0]
-            assert first[2] != second[2]
-            assert all("NaN" not in points for points in second[2])
-            slider.press("Home")
-            assert button.text_content() == "Play"
-            button.click()
-            seen.tab.wait_for_function("([e, old]) => e.textContent !== old", arg=[label.element_handle(), first[1]])
-            button.click()
-            assert button.text_content() == "Play"
-        assert seen.errors == []
-
-
 def test_players_stand_still_for_who_prefers_that(visit, html):
     seen = visit("http", with_players(html)[0], reduced_motion="reduce")
     seen.players_are_ready()
@@ -173,10 +150,10 @@ def test_a_player_without_its_state_says_so(visit, html):
         broken.unlink()
 
 
-@origins
-def test_the_network_in_the_page_makes_a_wavelet_that_was_asked_for(visit, origin):
+@pytest.mark.parametrize(("origin", "motion"), [("http", "no-preference"), ("file", "reduce")])
+def test_the_network_in_the_page_makes_a_wavelet_that_was_asked_for(visit, origin, motion):
     """Press, wait, read the verdict: by the keyboard, with what is asked for, and for a signal with a hole."""
-    seen = visit(origin, "chapters/10_sampling.html")
+    seen = visit(origin, "chapters/10_sampling.html", reduced_motion=motion)
     seen.players_are_ready()
     stage = seen.tab.locator(".stage")
     verdict, go = stage.get_by_role("status"), stage.locator("button.main")

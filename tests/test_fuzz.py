@@ -347,7 +347,7 @@ def kl(name, d):
 
 
 def abs_or_self(x):
-    return x.abs() if isinstance(x, torch.Tensor) else x
+    return x.abs() if isinstance(x, torch.Tensor) and x.dtype != torch.bool else x
 
 
 @case("even_steps", "even_log_snr", "karras")
@@ -373,6 +373,8 @@ def one_step(name, d):
     out = judge(lambda: step(denoiser, x, t, s, noise))
     assert out is None or out.shape == x.shape
     judge(lambda: ddim(denoiser, x, t, s, noise, eta))
+    variance = d(mostly(st.just(beta), st.sampled_from([*ODD, lambda *_: -1.0, lambda *_: normal((3, 1, 1))])))
+    judge(lambda: ancestral(denoiser, x, t, s, noise, variance))
     memory = judge(lambda: Memory(denoiser, chunk))
     if memory is not None:
         judge(lambda: memory(x, 10))
