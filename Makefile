@@ -19,7 +19,7 @@ NO_CUDA := awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton)/} kept'
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip linkcheck address test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
+.PHONY: help env book zip pdf linkcheck address test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ zip: book  ## the pages as one file that opens from disk: _build/diffusion-on-wa
 
 address: $(STAMP)  ## write the book's public address, from _config.yml, into the chapters' first cells
 	$(BIN)/python tools/book.py address
+
+pdf: book  ## the pages as one PDF, printed by Chromium: _build/diffusion-on-wavelets.pdf
+	$(BIN)/python tools/pdf.py
 
 linkcheck: $(STAMP)  ## ask every address that the book links to whether it is there (needs the net)
 	BOOK_EXECUTE=off $(BIN)/jupyter-book build --builder linkcheck --path-output _build/linkcheck .

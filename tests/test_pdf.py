@@ -1,0 +1,79 @@
+"""The book as one PDF: tools/pdf.py, with two of its pages."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from pypdf import PdfReader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import pdf
+
+pytestmark = pytest.mark.browser
+REVERSE, SAMPLING = "chapters/04_reverse_process.html", "chapters/10_sampling.html"
+
+
+@pytest.fixture(scope="module")
+def book(html, chromium, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pdf") / "book.pdf"
+    pdf.make(html, [("Mathematics", [REVERSE]), ("Model", [SAMPLING])], out, chromium)
+    assert [file.name for file in out.parent.iterdir()] == ["book.pdf"]
+    return PdfReader(out)
+
+
+def words(text):
+    return re.sub(r"\s+", " ", text)
+
+
+def test_every_page_of_the_book_is_in_it():
+    toc = (pdf.ROOT / "_toc.yml").read_text("utf-8")
+    assert [page for _, group in pdf.contents() for page in group] == [
+        f"{name}.html" for name in re.findall(r"(?:root|file): (\S+)", toc)
+    ]
+
+
+def test_the_table_of_contents_the_outline_and_the_feet_agree(book):
+    front = words(book.pages[1].extract_text())
+    places = {}
+
+    def walk(items):
+        for item in items:
+            if isinstance(item, list):
+                walk(item)
+            else:
+                places.setdefault(item.title, book.get_destination_page_number(item) + 1)
+
+    walk(book.outline)
+    assert places["Mathematics"] == places["4 · The reverse process"] == 3
+    assert places["Model"] == places["10 · Sampling"] > 5
+    assert places["10 · Sampling"] <= places["How many steps?"] <= len(book.pages)
+    for title in ("4 · The reverse process", "10 · Sampling"):
+        assert re.search(rf"{title}\W*{places[title]}\b", front)
+        assert title in words(book.pages[places[title] - 1].extract_text())
+    for i, sheet in enumerate(book.pages, 1):
+        title = "Contents" if i == 2 else "4 · The reverse process" if i < places["10 · Sampling"] else "10 · Sampling"
+        assert words(sheet.extract_text()).strip().endswith(f"{i}{title}") == (i > 1)
+
+
+def test_links_lead_within_the_file_or_to_the_net(book):
+    """From chapter 10 to equation (42) in chapter 4, from the contents to both, none to the disk or the server."""
+    inside = []
+    for i, sheet in enumerate(book.pages):
+        for link in (entry.get_object() for entry in sheet.get("/Annots", [])):
+            if "/Dest" in link:
+                inside.append((i, link["/Dest"][0].idnum, float(link["/Dest"][3])))
+            else:
+                assert re.match(r"https?://(?!127\.0\.0\.1)", link["/A"]["/URI"])
+    sheets = {sheet.indirect_reference.idnum: i for i, sheet in enumerate(book.pages)}
+    start = next(i for i, sheet in enumerate(book.pages) if i > 2 and "10 · Sampling" in words(sheet.extract_text()))
+    assert {sheets[to] for i, to, _ in inside if i == 1} == {2, start}
+    back = {(sheets[to], top) for i, to, top in inside if i >= start and sheets[to] < start}
+    assert len(back) >= 2 and all(i > 2 and top < 800 for i, top in back)  # to the equations, not to the chapter's head
+
+
+def test_what_paper_cannot_unfold_is_open_or_left_out(book):
+    text = words(" ".join(sheet.extract_text() for sheet in book.pages))
+    assert "Show code cell" not in text and "Hide code cell" not in text
+    assert "The same, line by line" in text and "Collect the squares" in text  # a derivation that is folded on the page
+    assert "eta=1" in text.replace(" ", "")  # the solution of an exercise
