@@ -265,9 +265,20 @@ BAD = {
             lambda d, x, numbers=numbers: gaussian_kl(*map(torch.tensor, numbers), dim=1),
             "A divergence needs square >= 0 and variances > 0",
         )
-        for numbers in ((-0.1, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0), (math.inf, 1.0, 1.0), (1.0, math.nan, 1.0))
+        for numbers in (
+            (-0.1, 1.0, 1.0),
+            (1.0, 0.0, 1.0),
+            (1.0, 1.0, 0.0),
+            (math.inf, 1.0, 1.0),
+            (1.0, math.nan, 1.0),
+            (1e25, 1.0, 1.0),
+        )
     },
 }
+
+
+def test_a_divergence_of_large_numbers():
+    assert gaussian_kl(torch.tensor(1e23), torch.tensor(2.0), torch.tensor(2.0), 1).item() == pytest.approx(1e23 / 4)
 
 
 @pytest.mark.parametrize("case", BAD)

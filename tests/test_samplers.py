@@ -331,9 +331,10 @@ def test_the_first_step_has_nothing_to_look_back_on():
     for asked in (denoiser, Memory(denoiser)):
         assert torch.equal(dpmpp_2m(asked, x, 400, 200, z), ddim(denoiser, x, 400, 200, z))
     assert_close(dpmpp_2m_sde(denoiser, x, 400, 200, z), ancestral(denoiser, x, 400, 200, z), rtol=1e-9, atol=1e-9)
-    with_past = Memory(denoiser)
-    with_past(x, 600)
-    assert not torch.allclose(dpmpp_2m(with_past, x, 400, 200, z), ddim(denoiser, x, 400, 200, z))
+    for s in (200, 0.5):
+        with_past = Memory(denoiser)
+        with_past(x, 600)
+        assert not torch.allclose(dpmpp_2m(with_past, x, 400, s, z), ddim(denoiser, x, 400, s, z))
 
 
 @pytest.mark.parametrize(("step", "evaluations"), [(ancestral, 7), (dpmpp_2m_sde, 7), (heun, 13)])
@@ -582,6 +583,7 @@ WRONG = {
     "xt": (lambda d, x: heun(d, x[0], 5, 4, x), r"xt must have shape \(B, C, L\)"),
     "noise": (lambda d, x: dpmpp_2m(d, x, 5, 4, x[:1]), "xt and noise must have the same shape"),
     "forwards": (lambda d, x: ddim(d, x, 5, 6, x), "A step goes back in time: s must be smaller than t, got t = 5"),
+    "on the spot": (lambda d, x: ddim(d, x, 5, 5, x), "A step goes back in time: s must be smaller than t, got t = 5"),
     "chunk": (lambda d, x: Memory(d, 0), "A chunk must be an integer from 1"),
     "time of a memory": (lambda d, x: Memory(d)(x, "a"), "t must be a number"),
     "state of a memory": (lambda d, x: Memory(d)(x[0], 5), r"xt must have shape \(B, C, L\)"),
