@@ -57,6 +57,13 @@ def test_light_and_dark(visit, origin, scheme):
     assert len(themes) == 2
 
 
+def test_every_page_ends_with_edition_citation_and_licences(html):
+    for page in PAGES:
+        foot = (html / page).read_text("utf-8").split('class="extra_footer"')[1].split("</footer>")[0]
+        assert f"Edition {ddpm_lib.__version__}." in foot and "To cite it: The authors" in foot
+        assert "CC BY 4.0" in foot and "MIT licence" in foot and "{" not in foot
+
+
 @origins
 def test_search_finds_a_word(visit, origin):
     seen = visit(origin, "search.html?q=wavelet")

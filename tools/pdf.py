@@ -120,10 +120,12 @@ def sheets_of(tab: Page, body: str, **options: Any) -> PdfReader:
 
 
 def front_matter(tab: Page, parts: Sequence[tuple[str, list[Printed]]], base: str) -> PdfReader:
-    """Cover and table of contents. Its own length moves all numbers, so it is printed until that is right."""
+    """Cover and table of contents. Their length moves all numbers, so they are printed until that is right.
+
+    The tab is on a page of the book: the cover ends with the foot of that.
+    """
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
-    edition = re.search(r'__version__ = "(.+)"', (ROOT / "ddpm_lib" / "__init__.py").read_text("utf-8"))
-    length = 2
+    foot, length = tab.locator(".extra_footer").first.inner_html(), 2
     while True:
         number, rows = length + 1, []
         for caption, printed in parts:
@@ -136,9 +138,8 @@ def front_matter(tab: Page, parts: Sequence[tuple[str, list[Printed]]], base: st
             rows.append("</ul>")
         front = sheets_of(
             tab,
-            f"<div class=cover><h1>{config['title']}</h1><p>A DDPM you can check line by line</p>"
-            f"<p>{config['author']}<br>Edition {edition[1] if edition else ''}, {config['copyright']}</p>"
-            f"{config['html']['extra_footer']}</div>{''.join(rows)}",
+            f"<div class=cover><h1>{config['title']}</h1><p>A DDPM you can check line by line</p>{foot}</div>"
+            f"{''.join(rows)}",
         )
         if len(front.pages) == length:
             return front
