@@ -42,7 +42,7 @@ HREF = re.compile(r'href="([^"]+)"')
 # What is done to a page before it is printed. Chromium gives a place in the file to what a link of the same page leads
 # to, so each place that is wanted gets a link, too small to be seen, which is dropped again.
 PREPARE = """async (wanted) => {
-  document.querySelectorAll('#jb-print-toc').forEach((list) => list.remove());
+  document.querySelectorAll('#jb-print-toc, .viewcode-link').forEach((element) => element.remove());
   for (const slider of document.querySelectorAll('.path-player input[type=range]')) {
     slider.value = slider.max;
     slider.dispatchEvent(new Event('input', { bubbles: true }));
