@@ -22,8 +22,9 @@ def book(html, chromium, tmp_path_factory):
     return PdfReader(out)
 
 
-def words(text):
-    return re.sub(r"\s+", " ", text)
+@pytest.fixture(scope="module")
+def texts(book):
+    return [re.sub(r"\s+", " ", sheet.extract_text()).strip() for sheet in book.pages]
 
 
 def test_every_page_of_the_book_is_in_it():
@@ -33,8 +34,7 @@ def test_every_page_of_the_book_is_in_it():
     ]
 
 
-def test_the_table_of_contents_the_outline_and_the_feet_agree(book):
-    front = words(book.pages[1].extract_text())
+def test_the_table_of_contents_the_outline_and_the_feet_agree(book, texts):
     places = {}
 
     def walk(items):
@@ -49,14 +49,14 @@ def test_the_table_of_contents_the_outline_and_the_feet_agree(book):
     assert places["Model"] == places["10 · Sampling"] > 5
     assert places["10 · Sampling"] <= places["How many steps?"] <= len(book.pages)
     for title in ("4 · The reverse process", "10 · Sampling"):
-        assert re.search(rf"{title}\W*{places[title]}\b", front)
-        assert title in words(book.pages[places[title] - 1].extract_text())
-    for i, sheet in enumerate(book.pages, 1):
+        assert re.search(rf"{title}\W*{places[title]}\b", texts[1])
+        assert title in texts[places[title] - 1]
+    for i, text in enumerate(texts, 1):
         title = "Contents" if i == 2 else "4 · The reverse process" if i < places["10 · Sampling"] else "10 · Sampling"
-        assert words(sheet.extract_text()).strip().endswith(f"{i}{title}") == (i > 1)
+        assert text.endswith(f"{i}{title}") == (i > 1)
 
 
-def test_links_lead_within_the_file_or_to_the_net(book):
+def test_links_lead_within_the_file_or_to_the_net(book, texts):
     """From chapter 10 to equation (42) in chapter 4, from the contents to both, none to the disk or the server."""
     inside = []
     for i, sheet in enumerate(book.pages):
@@ -66,14 +66,14 @@ def test_links_lead_within_the_file_or_to_the_net(book):
             else:
                 assert re.match(r"https?://(?!127\.0\.0\.1)", link["/A"]["/URI"])
     sheets = {sheet.indirect_reference.idnum: i for i, sheet in enumerate(book.pages)}
-    start = next(i for i, sheet in enumerate(book.pages) if i > 2 and "10 · Sampling" in words(sheet.extract_text()))
+    start = next(i for i, text in enumerate(texts) if i > 2 and text.endswith("10 · Sampling"))
     assert {sheets[to] for i, to, _ in inside if i == 1} == {2, start}
     back = {(sheets[to], top) for i, to, top in inside if i >= start and sheets[to] < start}
     assert len(back) >= 2 and all(i > 2 and top < 800 for i, top in back)  # to the equations, not to the chapter's head
 
 
-def test_what_paper_cannot_unfold_is_open_or_left_out(book):
-    text = words(" ".join(sheet.extract_text() for sheet in book.pages))
+def test_what_paper_cannot_unfold_is_open_or_left_out(texts):
+    text = " ".join(texts)
     assert "Show code cell" not in text and "Hide code cell" not in text
     assert "The same, line by line" in text and "Collect the squares" in text  # a derivation that is folded on the page
     assert "eta=1" in text.replace(" ", "")  # the solution of an exercise
