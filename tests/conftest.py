@@ -1,36 +1,21 @@
 """What the tests of the pages share: the built pages and where they are, a browser, a tab that counts what leaves."""
 
 import functools
-import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from pages import FLAGS, NO_BROWSER, find_browser, served, set_mathematics
 
 ROOT = Path(__file__).resolve().parents[1]
+
 OUT = ROOT / "_build" / "test"
-# A browser that looks up nothing by itself, also inside a container.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
-
-
-def find_browser():
-    names = (os.environ.get("DDPM_BROWSER"), "chromium", "chromium-browser", "google-chrome", "chrome")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")
@@ -57,26 +42,17 @@ def build():
 @pytest.fixture(scope="session")
 def bases(html):
     """Where the pages are: origin -> address of the folder."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(html))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": f"{html.as_uri()}/"}
-    server.shutdown()
+    with served(html) as address:
+        yield {"http": address, "file": f"{html.as_uri()}/"}
 
 
 @pytest.fixture(scope="session")
 def chromium():
     path = find_browser()
     if path is None:
-        message = "no Chromium found (Debian: apt install chromium; or name one in DDPM_BROWSER)"
         if os.environ.get("CI") or os.environ.get("DDPM_REQUIRE_BROWSER"):
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail(NO_BROWSER)
+        pytest.skip(NO_BROWSER)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -112,8 +88,7 @@ class Visit:
             route.abort()
 
     def math_is_set(self):
-        self.tab.wait_for_function("window.MathJax?.startup?.promise || !document.querySelector('.math')")
-        self.tab.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+        set_mathematics(self.tab)
 
     def players_are_ready(self):
         self.tab.wait_for_function(

@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_ext"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import book
 import reference
 

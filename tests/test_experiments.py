@@ -7,16 +7,13 @@ import sys
 import time
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT, small
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from faults import finish, fork
+from helpers import SHORT, small
 
 from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, NoisyOracle, cosine, linear, q_sample, simple
 from experiments import coverage, families, models, noise, runner, schedules, scoreboard

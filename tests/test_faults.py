@@ -5,21 +5,18 @@ import json
 import os
 import random
 import resource
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import faults
 import pytest
 import torch
+from faults import digest, finish, fork
 from helpers import small
 from lightning.pytorch.callbacks import Callback
 from safetensors import safe_open
 from safetensors.torch import save_file
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import faults
-from faults import digest, finish, fork
 
 from ddpm_lib import files, fit, load, longer, save, store, train_or_load, training
 from ddpm_lib.training import _Checkpoints

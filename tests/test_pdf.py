@@ -1,14 +1,10 @@
 """The book as one PDF: tools/pdf.py, with two of its pages."""
 
 import re
-import sys
-from pathlib import Path
 
+import pdf
 import pytest
 from pypdf import PdfReader
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import pdf
 
 pytestmark = pytest.mark.browser
 REVERSE, SAMPLING = "chapters/04_reverse_process.html", "chapters/10_sampling.html"

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import digest, fork, steps_kept
 from helpers import net, small
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-from faults import digest, fork, steps_kept
 
 from ddpm_lib import fit
 from ddpm_lib.__main__ import main

@@ -2,14 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
+import book
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import book
 
 FIGURE = "import matplotlib.pyplot as plt\n\nplt.plot([0, 1])\nplt.show()"
 PLAYER = "from ddpm_lib.widgets import PathPlayer\n\nPathPlayer({'x': [[0.0, 1.0], [1.0, 0.0]]}, description='A line.')"

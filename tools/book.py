@@ -54,13 +54,18 @@ elif importlib.util.find_spec("ddpm_lib") is None:
 """
 
 
-def chapter_files() -> list[Path]:
-    """The chapters named in _toc.yml."""
+def parts() -> list[tuple[str, list[str]]]:
+    """The parts of _toc.yml: caption, and files without their endings."""
     import yaml
 
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     groups = toc.get("parts", [toc])
-    names = [toc["root"], *(c["file"] for g in groups for c in g.get("chapters", []))]
+    return [("", [toc["root"]]), *((g.get("caption", ""), [c["file"] for c in g.get("chapters", [])]) for g in groups)]
+
+
+def chapter_files() -> list[Path]:
+    """The chapters named in _toc.yml."""
+    names = [name for _, files in parts() for name in files]
     return [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
 
 

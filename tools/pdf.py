@@ -7,23 +7,19 @@ pages lead within the file; the outline, the table of contents and the numbers a
 
 from __future__ import annotations
 
-import functools
 import html
 import io
-import os
 import re
-import shutil
 import sys
-import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urldefrag, urljoin
 
 import yaml
+from book import parts
+from pages import FLAGS, NO_BROWSER, find_browser, served, set_mathematics
 from playwright.sync_api import Browser, Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, Destination, Fit, IndirectObject, NameObject
@@ -35,13 +31,12 @@ PAPER: dict[str, Any] = {
     "format": "A4",
     "scale": 0.8,
     "print_background": True,
-    "tagged": True,
     "margin": {"top": "16mm", "bottom": "20mm", "left": "20mm", "right": "20mm"},
 }
 HREF = re.compile(r'href="([^"]+)"')
 # What is done to a page before it is printed. Chromium gives a place in the file to what a link of the same page leads
 # to, so each place that is wanted gets a link, too small to be seen, which is dropped again.
-PREPARE = """async (wanted) => {
+PREPARE = """(wanted) => {
   document.querySelectorAll('#jb-print-toc, .viewcode-link').forEach((element) => element.remove());
   for (const slider of document.querySelectorAll('.path-player input[type=range]')) {
     slider.value = slider.max;
@@ -74,7 +69,7 @@ li::after { content: attr(data-page); order: 3 } li span { flex: 1; border-botto
 
 
 class Printed(NamedTuple):
-    """A page of the book as sheets, its headings (tag, text, id), and where on the sheets its places are."""
+    """A page of the book as sheets, and its headings (tag, text, id)."""
 
     name: str
     sheets: PdfReader
@@ -86,10 +81,8 @@ class Printed(NamedTuple):
 
 
 def contents() -> list[tuple[str, list[str]]]:
-    """The parts of _toc.yml: caption and pages, as paths of HTML files."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-    parts = [("", [toc["root"]]), *((p["caption"], [c["file"] for c in p["chapters"]]) for p in toc["parts"])]
-    return [(caption, [f"{file}.html" for file in files]) for caption, files in parts]
+    """The parts of the book: caption and pages, as paths of HTML files."""
+    return [(caption, [f"{name}.html" for name in names]) for caption, names in parts()]
 
 
 def wanted_places(folder: Path, pages: Sequence[str]) -> dict[str, set[str]]:
@@ -105,8 +98,7 @@ def wanted_places(folder: Path, pages: Sequence[str]) -> dict[str, set[str]]:
 def print_page(tab: Page, base: str, name: str, wanted: set[str]) -> Printed:
     tab.goto(base + name)
     tab.wait_for_load_state("load")
-    tab.wait_for_function("window.MathJax?.startup?.promise || !document.querySelector('.math')")
-    tab.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+    set_mathematics(tab)
     sections = tab.evaluate("[...document.querySelectorAll('article section[id]')].map((section) => section.id)")
     headings = [tuple(h) for h in tab.evaluate(PREPARE, sorted(wanted.union(sections) - {""}))]
     if not headings:
@@ -152,6 +144,7 @@ def join(front: PdfReader, parts: Sequence[tuple[str, list[Printed]]], base: str
     for sheet in front.pages:
         book.add_page(sheet)
     first: dict[str, int] = {}
+    owners = [base] * len(front.pages)  # the address that a sheet belongs to
     places: dict[str, tuple[int, float]] = {}  # address → sheet, height
     for one in (one for _, printed in parts for one in printed):
         first[one.name] = len(book.pages)
@@ -163,6 +156,7 @@ def join(front: PdfReader, parts: Sequence[tuple[str, list[Printed]]], base: str
                 places[address] = first[one.name] + at, float(place.get("/Top", 0))
         for sheet in one.sheets.pages:
             book.add_page(sheet)
+            owners.append(base + one.name)
     for caption, printed in parts:
         parent = book.add_outline_item(title=caption, page_number=first[printed[0].name]) if caption else None
         for one in printed:
@@ -170,10 +164,7 @@ def join(front: PdfReader, parts: Sequence[tuple[str, list[Printed]]], base: str
             for tag, text, section in one.headings:
                 if tag == "H2" and (there := places.get(f"{base}{one.name}#{section}")):
                     book.add_outline_item(title=text, page_number=there[0], parent=chapter, fit=Fit.xyz(top=there[1]))
-    names = [name for name, at in sorted(first.items(), key=lambda item: item[1])]
-    starts = sorted(first.values())
-    for i, sheet in enumerate(book.pages):
-        here = base + names[max(sum(start <= i for start in starts) - 1, 0)]
+    for here, sheet in zip(owners, book.pages, strict=True):
         links = ArrayObject(link for link in sheet.get("/Annots", []) if lead(link.get_object(), here, places, book))
         if "/Annots" in sheet:
             sheet[NameObject("/Annots")] = links
@@ -216,20 +207,6 @@ def number(tab: Page, book: PdfWriter, titles: Sequence[str]) -> None:
     book.compress_identical_objects()
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address at which a folder can be read."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-
-
 def make(folder: Path, parts: Sequence[tuple[str, list[str]]], out: Path, chromium: Browser) -> None:
     """Print the pages in `folder` and write them to `out` as one file."""
     pages = [page for _, group in parts for page in group]
@@ -250,14 +227,13 @@ def make(folder: Path, parts: Sequence[tuple[str, list[str]]], out: Path, chromi
 
 
 def main() -> None:
-    names = (os.environ.get("DDPM_BROWSER"), "chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((path for name in names if name and (path := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
-        sys.exit("No Chromium found to print the pages (Debian: apt install chromium; or name one in DDPM_BROWSER).")
+        sys.exit(NO_BROWSER)
     if not (HTML / "index.html").exists():
         sys.exit("There are no pages in _build/html yet: run make book first.")
     with sync_playwright() as playwright:
-        make(HTML, contents(), OUT, playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]))
+        make(HTML, contents(), OUT, playwright.chromium.launch(executable_path=browser, args=FLAGS))
     print(f"{OUT.relative_to(ROOT)}: {len(PdfReader(OUT).pages)} pages, {OUT.stat().st_size / 1e6:.1f} MB")
 
 
