@@ -147,7 +147,7 @@ def test_players_stand_still_for_who_prefers_that(visit, html):
 def test_a_player_without_its_state_says_so(visit, html):
     page = with_players(html)[0]
     text = re.sub(rf"{re.escape(STATE)}.*?</script>", "", (html / page).read_text("utf-8"), flags=re.S)
-    broken = html / page.replace(".html", "-without-state.html")
+    broken = html / page.replace(".html", "-without-state.htm")  # not .html: another process may be reading the links
     broken.write_text(text, "utf-8")
     try:
         seen = visit("http", str(broken.relative_to(html)))
