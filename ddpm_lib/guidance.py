@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import brief, check_conditions, check_signals, count, noised, number, precise, reals, schedule_of
+from .checks import brief, check_conditions, check_signals, count, noised, number, precise, reals, schedule_of, takes
 from .diffusion import Denoiser, Prediction
 from .measurements import Measurement
 from .networks import LinearSkip
@@ -111,6 +111,7 @@ class Guided:
         y: Tensor,
         variance: Callable[[Schedule, Tensor], Tensor] | None = None,
     ):
+        takes(variance or white, 2, "The variance is a function of (schedule, t), such as white")
         self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
         self.measurement, self.y, self.variance = measurement, measurement.check(y), variance
 
