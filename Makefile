@@ -55,7 +55,8 @@ linkcheck: $(STAMP)  ## ask every address that the book links to whether it is t
 	BOOK_EXECUTE=off $(BIN)/jupyter-book build --builder linkcheck --path-output _build/linkcheck .
 
 test: $(STAMP)  ## all tests: library, doctests, every cell of every chapter, pages in a browser
-	$(BIN)/python -m pytest --nbval
+	$(BIN)/python -m pytest --nbval -m "not browser"
+	$(MAKE) test-browser
 
 equations: $(STAMP)  ## check the report's 52 equations; the last line counts
 	$(BIN)/python -m equations
@@ -64,7 +65,7 @@ test-fast: $(STAMP)  ## the tests of the library alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
-	$(BIN)/python -m pytest $$(grep -l mark.browser tests/test_*.py) -m browser -n auto -rP
+	$(BIN)/python -m pytest $$(grep -l mark.browser tests/test_*.py) -m browser -n auto --maxprocesses 4 -rP
 
 lowest: $(STAMP)  ## the tests of the library with the lowest versions that pyproject.toml allows (not of torch); Python 3.11
 	mkdir -p _build

@@ -31,7 +31,7 @@ def reader(chromium, bases):
     """One tab for page after page, as a reader has: what it has compiled once it need not compile again."""
     one = Visit(chromium, bases["file"], PAGES[0])
     yield one
-    one.context.close()
+    one.tab.close()
 
 
 @pages
@@ -173,6 +173,7 @@ def test_the_network_in_the_page_makes_a_wavelet_that_was_asked_for(visit, origi
 
     free = press()
     assert ": valid" in free
+    seen.tab.emulate_media(reduced_motion="reduce")  # one film is enough
     wish = stage.get_by_label("w not asked")
     wish.focus()
     wish.press("Home")

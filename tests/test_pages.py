@@ -16,8 +16,8 @@ FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(
 PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
-CONTRAST = {"runOnly": ["color-contrast"]}  # all that is another in the dark
-THE_REST = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "rules": {"color-contrast": {"enabled": False}}}
+COLOURS = ["color-contrast", "link-in-text-block"]  # all that is another in the dark
+THE_REST = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "rules": {c: {"enabled": False} for c in COLOURS}}
 STILL = "* { transition: none !important; }"  # axe would see a colour on its way
 # axe looks at every element, and a formula has hundreds: of a page's formulas the first stays whole, the others keep
 # what carries their name.
@@ -28,26 +28,31 @@ ONE_FORMULA = """() => {
     formula.replaceChildren(text);
   });
 }"""
-# Contrast is a matter of colours and sizes, of an element and of those it stands in. Of all that have the same ones,
-# light and dark, only the first is left.
+# Contrast is a matter of colours and sizes, of an element and of those it stands in, and whether a link is seen to be
+# one is a matter of these, of its line and of the text around it. Of all that are alike in this, light and dark, only
+# the first is left.
 ONE_OF_A_KIND = """() => {
   const all = [...document.body.querySelectorAll('*')], looks = all.map(() => '');
-  const numbers = new Map(), kinds = new Map(), again = [];
+  const numbers = new Map(), kinds = new Map(), again = new Set();
   for (const scheme of ['dark', 'light']) {
     document.documentElement.dataset.theme = scheme;
     all.forEach((element, i) => {
       const style = getComputedStyle(element);
       for (const name of ['color', 'backgroundColor', 'backgroundImage', 'fontSize', 'fontWeight', 'opacity',
-                          'display', 'visibility', 'textShadow']) looks[i] += style[name] + ';';
+                          'display', 'visibility', 'textShadow', 'textDecorationLine', 'borderBottomStyle'])
+        looks[i] += style[name] + ';';
     });
   }
   all.forEach((element, i) => {
-    const look = kinds.get(element.parentElement) + '/' + looks[i];
-    if (numbers.has(look)) again.push(element);
+    const speaks = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    const look = [kinds.get(element.parentElement), looks[i], element.matches('a'), speaks].join('/');
+    if (numbers.has(look)) again.add(element);
     else numbers.set(look, numbers.size);
     kinds.set(element, numbers.get(look));
   });
-  again.reverse().forEach((element) => element.childElementCount || element.remove());  // from the inside out
+  const kept = new Set(all.filter((e) => e.matches('a') && !again.has(e)).map((link) => link.parentElement));
+  const removed = [...again].reverse().filter((element) => !kept.has(element.parentElement));
+  removed.forEach((element) => element.childElementCount || element.remove());  // from the inside out
 }"""
 MAX_BYTES = 1_500_000  # gzipped, before anything is pressed
 MAX_SECONDS = 3.0  # until the text can be read: below 1 on a quiet machine, and a busy one must not fail for it
@@ -76,10 +81,18 @@ def zipped(file):
     return len(gzip.compress(file.read_bytes(), 6))
 
 
+@pytest.fixture(scope="module")
+def reader(chromium):
+    """Who reads page after page, each in a tab of its own: a style sheet that all have is fetched once."""
+    context = chromium.new_context(color_scheme="light")
+    yield context
+    context.close()
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_can_be_used_by_everybody_and_is_light(visit, html, page):
+def test_a_page_can_be_used_by_everybody_and_is_light(visit, reader, html, page):
     """One visit: everything is there; as narrow as a phone; then light, then dark."""
-    seen, bad = visit("http", page, color_scheme="light"), {}
+    seen, bad = visit("http", page, reader), {}
     seen.shows_everything()
     size = weight(html, seen.asked)
     seen.players_answer()
@@ -101,7 +114,7 @@ def test_a_page_can_be_used_by_everybody_and_is_light(visit, html, page):
     seen.tab.evaluate(ONE_OF_A_KIND)
     for theme in ("light", "dark"):
         in_theme(seen.tab, theme)
-        bad[theme] = findings(seen.tab, CONTRAST)
+        bad[theme] = findings(seen.tab, {"runOnly": COLOURS})
     print(
         f"\n{page}: {len(seen.outside)} requests to other hosts, {sum(map(len, bad.values()))} findings of axe, "
         f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {painted:.2f} s"
@@ -126,16 +139,23 @@ def first_text(seen):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_sees_what_is_wrong(visit, scheme):
-    """A control for the test above: a picture without a text, a button without a name, grey on grey in one theme."""
+    """A control for the test above: a picture without a text, a button without a name; in one theme, grey on grey and a
+    link that looks like the text around it."""
     tab = visit("http", "chapters/bibliography.html").tab
-    tab.add_style_tag(content=f"{STILL} html[data-theme='{scheme}'] p.grey {{ color: #777; background: #888 }}")
-    bad = '<img src="x.png"><button></button><p>readable</p><p class="grey">hardly</p><p class="grey">readable</p>'
+    tab.add_style_tag(
+        content=f"""{STILL} html[data-theme='{scheme}'] {{
+          p.grey {{ color: #777; background: #888 }}
+          a.plain {{ color: color-mix(in srgb, currentColor 90%, gray); text-decoration: none; border: none }} }}"""
+    )
+    bad = """<img src="x.png"><button></button><p>readable</p><p class="grey">hardly</p><p class="grey">readable</p>
+      <p>text around a <a class="plain" href="#a">link</a></p>
+      <p>text around a <a class="plain" href="#b">link</a></p>"""
     tab.evaluate("bad => document.querySelector('article').insertAdjacentHTML('beforeend', bad)", bad)
     tab.evaluate(ONE_FORMULA)
     assert {"image-alt", "button-name"} <= {rule for rule, *_ in findings(tab, THE_REST)}
     for left in (2, 1):
         for theme in ("light", "dark"):
             in_theme(tab, theme)
-            found = [(rule, n) for rule, n, _ in findings(tab, CONTRAST)]
-            assert found == ([("color-contrast", left)] if theme == scheme else [])
+            found = [(rule, n) for rule, n, _ in findings(tab, {"runOnly": COLOURS})]
+            assert found == ([(rule, left) for rule in COLOURS] if theme == scheme else [])
         tab.evaluate(ONE_OF_A_KIND)

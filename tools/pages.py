@@ -12,7 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# A browser that looks up nothing by itself, also inside a container.
+# A browser that looks up nothing by itself and finds no other host, also inside a container.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -21,12 +21,15 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-NO_BROWSER = "no Chromium found (Debian: apt install chromium; or name one in DDPM_BROWSER)"
+NO_BROWSER = "no Chromium found (Debian: apt install chromium-headless-shell; or name one in DDPM_BROWSER)"
 
 
 def find_browser() -> str | None:
-    names = (os.environ.get("DDPM_BROWSER"), "chromium", "chromium-browser", "google-chrome", "chrome")
+    """The first that is there; one without windows needs a quarter less time for all pages."""
+    shells = ("chromium-headless-shell", "chrome-headless-shell")
+    names = (os.environ.get("DDPM_BROWSER"), *shells, "chromium", "chromium-browser", "google-chrome", "chrome")
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
