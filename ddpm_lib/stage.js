@@ -19,7 +19,7 @@ const LOOK = `
 .stage .controls { display: flex; flex-wrap: wrap; align-items: end; gap: .5em 1em; margin: .4em 0; }
 .stage label { display: flex; flex-direction: column; gap: .1em; font-size: .92em; }
 .stage .pair { display: flex; align-items: end; gap: .5em 1em; flex: 1 1 14em; }
-.stage label.tick { flex-direction: row; align-items: center; gap: .4em; }
+.stage label.tick { flex-direction: row; align-items: center; gap: .4em; white-space: nowrap; }
 .stage label.wide { flex: 1 1 11em; }
 .stage input, .stage select, .stage button { font: inherit; color: inherit; accent-color: ${SIGNAL}; margin: 0; }
 .stage input[type=range] { width: 100%; min-width: 7em; height: 2em; }
