@@ -14,6 +14,8 @@ from pages import FLAGS, NO_BROWSER, find_browser, served, set_mathematics
 ROOT = Path(__file__).resolve().parents[1]
 
 OUT = ROOT / "_build" / "test"
+FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
+PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 
 

@@ -11,14 +11,10 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 
 import ddpm_lib
-from conftest import Visit
+from conftest import PAGES, Visit
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
-PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
 API = [page for page in PAGES if page.startswith("chapters/api/")]
 ENTRY = r'<dt class="sig[^"]*" id="(ddpm_lib\.[\w.]+)">(.*?)</dt>'
-VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 STATE = '<script type="application/vnd.jupyter.widget-state+json">'
 
 pytestmark = pytest.mark.browser

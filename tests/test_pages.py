@@ -11,13 +11,14 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
-PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
+from conftest import PAGES, VIEW
+
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
-VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
-COLOURS = ["color-contrast", "link-in-text-block"]  # all that is another in the dark
-THE_REST = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "rules": {c: {"enabled": False} for c in COLOURS}}
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}  # all that is another in the dark
+THE_REST = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+    "rules": {rule: {"enabled": False} for rule in COLOURS["runOnly"]},
+}
 STILL = "* { transition: none !important; }"  # axe would see a colour on its way
 # axe looks at every element, and a formula has hundreds: of a page's formulas the first stays whole, the others keep
 # what carries their name.
@@ -114,7 +115,7 @@ def test_a_page_can_be_used_by_everybody_and_is_light(visit, reader, html, page)
     seen.tab.evaluate(ONE_OF_A_KIND)
     for theme in ("light", "dark"):
         in_theme(seen.tab, theme)
-        bad[theme] = findings(seen.tab, {"runOnly": COLOURS})
+        bad[theme] = findings(seen.tab, COLOURS)
     print(
         f"\n{page}: {len(seen.outside)} requests to other hosts, {sum(map(len, bad.values()))} findings of axe, "
         f"{size / 1e6:.2f} MB gzipped, {dead} dead controls, first text after {painted:.2f} s"
@@ -156,6 +157,6 @@ def test_axe_sees_what_is_wrong(visit, scheme):
     for left in (2, 1):
         for theme in ("light", "dark"):
             in_theme(tab, theme)
-            found = [(rule, n) for rule, n, _ in findings(tab, {"runOnly": COLOURS})]
-            assert found == ([(rule, left) for rule in COLOURS] if theme == scheme else [])
+            found = [(rule, n) for rule, n, _ in findings(tab, COLOURS)]
+            assert found == ([(rule, left) for rule in COLOURS["runOnly"]] if theme == scheme else [])
         tab.evaluate(ONE_OF_A_KIND)
