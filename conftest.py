@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 4)))
 
 
 def key(chapter: Path) -> str:
-    """Changes with the chapter, with the library and with what the training chapter trains."""
+    """Changes with the chapter, the library, and the versions of Python and of the packages (`book.environment`)."""
     return hashlib.sha256(chapter.read_bytes() + cache_dir().name.encode()).hexdigest()
 
 

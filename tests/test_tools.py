@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 import book
 import nbformat
@@ -36,6 +37,20 @@ def test_the_cache_sees_the_library(small):
     first = book.cache_dir()
     assert book.cache_dir() == first
     (book.ROOT / "ddpm_lib" / "__init__.py").write_text("a = 2\n")
+    assert book.cache_dir() != first
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy", "scipy", "matplotlib", "lightning", "sympy", "PyWavelets"])
+def test_the_cache_sees_an_upgrade(small, monkeypatch, package):
+    """The key under which a chapter has passed is made of the cache's name, so this holds for it too."""
+    first, version = book.cache_dir(), metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: version(name) + ".1" * (name == package))
+    assert book.cache_dir() != first
+
+
+def test_the_cache_sees_another_python(small, monkeypatch):
+    first = book.cache_dir()
+    monkeypatch.setattr(sys, "version_info", (3, 99, 0))
     assert book.cache_dir() != first
 
 

@@ -8,8 +8,8 @@
 
 Each chapter runs in a fresh kernel, in its own folder.
 `build` keeps the runs in a jupyter-cache below _build, which `jupyter-book build` reads as well. MyST-NB finds a
-run by the code of its notebook alone and would show stale figures after an edit in ddpm_lib; the cache's folder is
-therefore named by a hash of the library.
+run by the code of its notebook alone and would show stale figures after an edit in ddpm_lib or an upgrade of torch; the
+cache's folder is therefore named by a hash of the library, of Python's version and of the packages' that it runs on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,9 +71,17 @@ def chapter_files() -> list[Path]:
     return [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
 
 
+def environment() -> list[str]:
+    """Python, and what pyproject.toml says that the library and the chapters need: each with its version here."""
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["chapters"]]
+    names = sorted({re.match(r"[\w.-]+", requirement)[0] for requirement in needed})
+    return [f"Python {sys.version_info[:3]}", *(f"{name} {metadata.version(name)}" for name in names)]
+
+
 def cache_dir() -> Path:
-    """Where the runs of the chapters are kept: another folder for another library."""
-    digest = hashlib.sha256()
+    """Where the runs of the chapters are kept: another folder for another library or environment."""
+    digest = hashlib.sha256("\n".join(environment()).encode())
     folders = ("ddpm_lib", "equations", "experiments")
     sources = [file for folder in folders for file in sorted((ROOT / folder).rglob("*"))]
     for file in [*sources, *sorted(CHAPTERS.glob("*.bib"))]:
@@ -216,7 +226,7 @@ def build() -> None:
     )
     if done.returncode:
         sys.exit(f"failed\n{done.stdout}{done.stderr}\nThe pages were not built: see the messages above.")
-    for other in where.parent.iterdir():  # runs with another library
+    for other in where.parent.iterdir():  # runs with another library or environment
         if other != where:
             shutil.rmtree(other)
     page = BUILD / "html" / "index.html"
