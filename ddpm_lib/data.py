@@ -6,7 +6,9 @@ Resuming a run, any number of worker processes and any number of ranks see the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,6 +37,20 @@ class _Batches(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         return tuple(x[self.rank :: self.ranks] for x in self.draw(step))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # How it travels to a worker that is not forked. Python's own pickle sends a function or a class as the name of
+        # a module, and one from a notebook, a lambda too, has no module that a worker could import.
+        try:
+            return {**self.__dict__, "draw": cloudpickle.dumps(self.draw)}
+        except Exception as error:  # whatever a user's object answers
+            raise TypeError(
+                f"What draws the batches cannot be sent to worker processes ({error}): use workers=0, "
+                "or keep open files, locks and generators out of it."
+            ) from error
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, draw=cloudpickle.loads(state["draw"]))
 
 
 class _From(Sampler[int]):
@@ -66,7 +82,12 @@ def batches(
         steps: the number of the last step plus one.
         start: the first step (the global step of a resumed run).
         rank, ranks: this process takes rows rank, rank + ranks, … of every batch.
-        workers: processes that draw ahead; 0 draws in this one.
+        workers: processes that draw ahead; 0 draws in this one. Where they are not forked (from Python 3.14 on, and on
+            macOS and Windows) each is sent a copy of `draw`, and a script must begin its work under
+            ``if __name__ == "__main__":``; a notebook needs nothing.
+
+    Raises:
+        TypeError: `draw` cannot be sent to a worker (when the first batch is asked for).
 
     >>> from ddpm_lib import BenchmarkMorlet
     >>> family = BenchmarkMorlet()

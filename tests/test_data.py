@@ -1,5 +1,10 @@
 """A batch is a pure function of (seed, step): for any number of workers and ranks, wherever a run starts."""
 
+import multiprocessing
+import subprocess
+import sys
+import threading
+
 import pytest
 import torch
 from helpers import rng
@@ -35,6 +40,55 @@ def test_workers_do_not_change_a_batch(workers, plain):
     torch.manual_seed(workers)  # the global generator has no say
     assert all_equal(batches(draw, 8, workers=workers), plain)
     assert not all_equal(batches(draw, 8, workers=workers), plain[:1] * 8)  # the negative control
+
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def method(request):
+    """How processes start: by fork on Linux up to Python 3.13, forkserver from 3.14 on, spawn on macOS and Windows."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.slow
+def test_a_function_without_a_name_reaches_a_worker(method, plain):
+    assert all_equal(batches(lambda step: draw(step), 8, workers=1), plain)
+
+
+@pytest.mark.filterwarnings("ignore:Got pickle error:UserWarning")
+def test_what_cannot_be_sent_is_told(method):
+    lock = threading.Lock()
+    loader = batches(lambda step: (torch.zeros(1), lock)[:1], 1, workers=1)
+    if method == "fork":  # nothing has to be sent
+        assert len(list(loader)) == 1
+    else:
+        with pytest.raises(TypeError, match=r"cannot be sent to worker processes \(.*lock.*\): use workers=0, or keep"):
+            list(loader)
+
+
+NOTEBOOK = """
+import multiprocessing, torch
+multiprocessing.set_start_method("forkserver", force=True)
+from ddpm_lib import Family, Recipe, UNet1D, fit
+
+class Ramp(Family):
+    def formula(self, x, slope):
+        return slope * x
+
+recipe = Recipe(Ramp(dict(slope=(-1.0, 1.0)), 16, (-1.0, 1.0)), network=lambda f, s: UNet1D(width=8, blocks=1),
+                density=lambda network, schedule: None, steps=2, batch=4)
+one, two = (fit(recipe, workers=workers).losses for workers in (0, 2))
+print(torch.equal(one, two))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no forkserver on this system")
+def test_a_family_from_a_notebook_trains_with_workers():
+    """Like a notebook's, the main module of ``python -c`` is no file that a worker could import."""
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
