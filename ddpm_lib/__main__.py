@@ -12,6 +12,7 @@ ddpm fit --help explains fit, and so on. With --debug an error shows where it ha
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -62,7 +63,8 @@ def fit(arguments: Sequence[str]) -> None:
       ddpm fit runs/own --recipe.family my_module.MyFamily    a class of my_module.py in this folder
       ddpm fit runs/cosine --recipe.schedule ddpm_lib.cosine --recipe.sizes.width 16
       ddpm fit runs/first --resume                            go on where it was stopped
-      ddpm fit runs/again --config runs/first/config.yaml     the same run again, to the bit
+      ddpm fit runs/again --config runs/first/config.yaml     the same run again
+      ddpm fit runs/exact --threads 2                         again and again the same to the bit, on one machine
 
     Families, schedules (ddpm_lib.linear, cosine, sigmoid, quadratic, log_linear, straight), what the network predicts
     (ddpm_lib.Eps, X0, V, U) and networks are named by their path. --recipe.family.help Signals lists its options.
@@ -229,6 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not category.__module__.startswith(("lightning", "jsonargparse")):
             print(f"ddpm {name}: {message}", file=sys.stderr)
 
+    log, handler = logging.getLogger("ddpm_lib"), logging.Handler()
+    handler.emit = lambda record: tell(record.getMessage(), UserWarning)  # type: ignore[method-assign]
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     with warnings.catch_warnings():
         warnings.showwarning = tell
         try:
@@ -243,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             print(f"ddpm {name}: {runs.sentence(error)}", file=sys.stderr)
             return 2
+        finally:
+            log.removeHandler(handler)
     return 0
 
 

@@ -69,8 +69,9 @@ class Recipe:
     """All that a training run depends on.
 
     On the CPU of one machine, with one torch and one number of threads, the same recipe gives the same weights to the
-    bit, for any number of data workers and wherever the run was stopped and resumed. Elsewhere (another processor,
-    device, precision or number of processes) it gives the same batches, and losses that agree but for rounding.
+    bit, for any number of data workers and wherever the run was stopped and resumed. `fit` takes fewer threads while
+    other programs use the cores, unless it is told their number. Elsewhere (another processor, device, precision or
+    number of threads or processes) a recipe gives the same batches, and losses that agree but for rounding.
 
     Args:
         family: what to draw signals from, afresh at every step.
@@ -205,6 +206,7 @@ _TRAINING_CODE = (
     "recipes",
     "schedules",
     "signals",
+    "threads",
     "training",
 )
 

@@ -75,6 +75,8 @@ def recipe_options(parser: ArgumentParser) -> None:
     passed = f"to Lightning's Trainer, such as --trainer.devices 2: {', '.join(TRAINER)}"
     add("--trainer", type=dict[str, Any], default={}, help=passed)
     add("--workers", type=int, default=0, help="processes that draw batches ahead; the batches stay the same")
+    kept = "threads to keep to; by default torch's, and fewer while other programs take the cores"
+    add("--threads", type=int | None, default=None, help=kept)
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
@@ -135,7 +137,7 @@ def begin(folder: Path, options: Namespace, recipe: Recipe) -> None:
     for path in (folder / MODEL, folder / LAST, *([config] if foreign else [])):
         free(path, options.overwrite, "add --resume or --overwrite, or name another folder")
         path.unlink(missing_ok=True)
-    said = Namespace(recipe=options.recipe.clone(), trainer=options.trainer, workers=options.workers)
+    said = Namespace(recipe=options.recipe.clone(), **{k: options[k] for k in ("trainer", "workers", "threads")})
     if isinstance(recipe.family, Signals):
         copy = folder / "signals.npy"
         if not (copy.exists() and copy.samefile(recipe.family.path)):
@@ -164,7 +166,7 @@ def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
         if not options.resume:
             begin(folder, options, recipe)
     bar = [_over_floor(recipe)] if first and training._progress() else []
-    others = dict(resume=options.resume, workers=options.workers, callbacks=bar)
+    others = dict(resume=options.resume, workers=options.workers, threads=options.threads, callbacks=bar)
     try:
         run = training.fit(recipe, folder, **others, **options.trainer)
     except SystemExit as stop:  # Lightning's answer to an interrupt

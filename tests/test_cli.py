@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -156,6 +157,17 @@ def test_an_interrupt_says_how_to_go_on(here, monkeypatch, capsys):
     assert "ddpm fit new --resume" in capsys.readouterr().err
 
 
+def test_a_run_that_gives_way_says_so(here, monkeypatch, capsys):
+    def fit(*_, **__):
+        logging.getLogger("ddpm_lib").info("%d of 2 threads", 1)
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(training, "fit", fit)
+    for folder in ("new", "newer"):  # once each, not once more for each command before
+        assert main(["fit", folder, *BUMPS]) == 2
+        assert capsys.readouterr().err.splitlines() == ["ddpm fit: 1 of 2 threads", "ddpm fit: seen"]
+
+
 def test_what_lightning_is_told(here, monkeypatch, refused):
     seen = {}
 
@@ -164,10 +176,12 @@ def test_what_lightning_is_told(here, monkeypatch, refused):
         raise RuntimeError("seen")
 
     monkeypatch.setattr(training, "fit", fit)
-    refused("fit", "new", *BUMPS, "--trainer.devices=2", "--trainer.precision", "bf16-mixed", "--workers=1")
-    assert seen == {"resume": False, "workers": 1, "callbacks": [], "devices": 2, "precision": "bf16-mixed"}
+    others = "--workers=1", "--threads=3"
+    refused("fit", "new", *BUMPS, "--trainer.devices=2", "--trainer.precision", "bf16-mixed", *others)
+    told = {"devices": 2, "precision": "bf16-mixed", "workers": 1, "threads": 3}
+    assert seen == {"resume": False, "callbacks": [], **told}
     refused("fit", "new", "--config", "new/config.yaml")
-    assert seen["devices"] == 2 and seen["workers"] == 1  # the saved config holds them too
+    assert seen == {"resume": False, "callbacks": [], **told}  # the saved config holds them too
     assert "--trainer.max_steps" in refused("fit", "newer", *BUMPS, "--trainer.max_steps=3")
 
 

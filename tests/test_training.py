@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import HO, SHORT, mean_and_error, net, rng, small
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
 from ddpm_lib import (
@@ -20,7 +21,10 @@ from ddpm_lib import (
     linear_skip,
     loss,
     loss_over_floor,
+    threads,
+    training,
 )
+from ddpm_lib.threads import Threads
 
 FAMILY = SHORT
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec.*:")
@@ -68,6 +72,29 @@ def test_lightning_is_the_plain_loop(network):
     for p, a in zip(trained.denoiser.parameters(), average, strict=True):
         torch.testing.assert_close(p.detach(), a, rtol=1e-4, atol=1e-6)
     assert not trained.denoiser.training and losses[0] != losses[-1]
+
+
+def threads_of(steps, **options):
+    """torch's number of threads at each step of a run of small batches."""
+    numbers = []
+    seen = LambdaCallback(on_train_batch_start=lambda *_: numbers.append(torch.get_num_threads()))
+    fit(small(steps=steps), callbacks=[seen], **options)
+    return numbers
+
+
+def test_a_run_gives_way_to_other_programs(monkeypatch):
+    """As if it had none of its cores: from the 21st step on, and never where the number of threads is said."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert set(threads_of(20)) == {2}
+        monkeypatch.setattr(training, "Threads", partial(Threads, used=lambda: 0.0))
+        monkeypatch.setattr(threads, "WINDOW", (20, 0.0))
+        assert threads_of(30)[:21] == [2] * 20 + [1]
+        assert set(threads_of(30, threads=2)) == {2} and set(threads_of(3, threads=1)) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_run_can_be_repeated_to_the_bit(whole):
