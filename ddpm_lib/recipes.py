@@ -25,7 +25,7 @@ from .objective import Weight, draw_times, simple
 from .optim import Muon
 from .oracle import Wiener, fit_gaussian
 from .schedules import Schedule, linear
-from .signals import BenchmarkMorlet
+from .signals import BenchmarkMorlet, Family
 
 __all__ = ["Recipe", "by_linear_error", "linear_skip", "longer"]
 
@@ -148,14 +148,20 @@ class Recipe:
         return min(1.0, (step + 1) / (self.warmup + 1), (self.steps - step) / (0.7 * self.steps))
 
     def fingerprint(self) -> str:
-        """Ten hexadecimal digits that change with whatever this recipe says."""
-        denoiser = self.build()
+        """Ten hexadecimal digits that change with whatever this recipe says.
+
+        What is rounded is computed in float64: the last digits of float32 differ from one processor to another, and a
+        model that was trained on one would be unknown on the other.
+        """
+        denoiser, generator = self.build().double(), stream(self.seed, 0, BATCHES)
         density = self.density(denoiser.network, self.schedule)
         schedule = self.schedule.log_alpha_bar(torch.arange(self.schedule.T + 1))
+        drawn, params = self.family.sample(8, generator)
+        if isinstance(self.family, Family):
+            drawn = self.family.render(params.double())
         parts = [
             repr(self.family),
-            # what it draws, not only its box; rounded: the last digits differ from one processor to another
-            _digest((1e3 * self.family.sample(8, stream(self.seed, 0, BATCHES))[0]).round().int()),
+            _digest((1e3 * drawn).round().int()),  # what it draws, not only its box
             _digest(self.family.signals) if isinstance(self.family, Finite) else "",
             _digest((1e9 * schedule).round().long()),
             repr(denoiser.network),
@@ -172,8 +178,7 @@ class Recipe:
 
     def key(self) -> str:
         """The fingerprint, and ten digits more that change with the code that trains it."""
-        code = [p.read_text() for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem in _TRAINING_CODE]
-        return f"{self.fingerprint()}-{hashlib.sha256(''.join(code).encode()).hexdigest()[:10]}"
+        return f"{self.fingerprint()}-{_code()}"
 
 
 def longer() -> Recipe:
@@ -193,22 +198,33 @@ def _draw(recipe: Recipe, density: Tensor | None, step: int) -> tuple[Tensor, ..
     return (*batch, params.masked_fill(hidden, math.nan))
 
 
-_TRAINING_CODE = (
+_TRAINING_CODE = (  # what `training` imports, and what that imports
+    "augmentation",
     "checks",
     "data",
     "diffusion",
+    "files",
     "finite",
+    "mixture",
     "networks",
+    "noisy",
     "objective",
     "optim",
     "oracle",
     "processes",
+    "quadrature",
     "recipes",
     "schedules",
     "signals",
     "threads",
     "training",
 )
+
+
+def _code(folder: Path = Path(__file__).parent) -> str:
+    """Ten digits that change with the code that trains; a file that is not there is an error, and not one file less."""
+    code = "".join((folder / f"{name}.py").read_text("utf-8") for name in _TRAINING_CODE)
+    return hashlib.sha256(code.encode()).hexdigest()[:10]
 
 
 def _digest(x: Tensor) -> str:

@@ -84,7 +84,8 @@ class Family:
         self.low = torch.tensor([low for low, _ in box.values()])
         self.high = torch.tensor([high for _, high in box.values()])
         self.length = length
-        self.x = torch.linspace(*domain, length)
+        # in float64 first: the last digits of float32's linspace differ from one processor to another
+        self.x = torch.linspace(*domain, length, dtype=torch.float64).float()
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
         """Signal values at positions x (L,); each parameter has shape (n, 1). Returns (n, L)."""

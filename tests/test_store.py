@@ -2,6 +2,10 @@
 
 import errno
 import json
+import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +18,7 @@ from safetensors.torch import save_file
 
 from ddpm_lib import (
     FamilyOracle,
+    Morlet,
     Recipe,
     cosine,
     fit,
@@ -225,6 +230,43 @@ def test_the_model_of_the_book_comes_with_the_package(cache):
     assert file.stat().st_size < 3e6
     card = (store.SHIPPED / "README.md").read_text("utf-8")
     assert longer().fingerprint() in card and f"{sum(p.numel() for p in model.network.parameters()):,}" in card
+
+
+ELSEWHERE = """
+from ddpm_lib import Recipe, Morlet, longer, pretrained, training
+training.fit = None  # nothing is trained
+pretrained()
+print([recipe.fingerprint() for recipe in (Recipe(), longer(), Recipe(Morlet(frequency=(5.0, 20.0), length=500)))])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "switch", ["ATEN_CPU_CAPABILITY=default", "MKL_ENABLE_INSTRUCTIONS=SSE4_2", "OMP_NUM_THREADS=3"]
+)
+def test_a_model_is_known_on_another_processor(switch):
+    """Float32 has other last digits where there are other instructions; what tells recipes apart must not see them."""
+    name, value = switch.split("=")
+    command = [sys.executable, "-c", ELSEWHERE]
+    done = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True, check=False)
+    recipes = Recipe(), longer(), Recipe(Morlet(frequency=(5.0, 20.0), length=500))
+    assert done.stdout == f"{[recipe.fingerprint() for recipe in recipes]}\n", done.stderr
+
+
+# x is a sine of 21 samples a period; the ε̂ of the model that ships at t = 10, 300, 900: plain, and asked for b and w
+ANSWERS = {
+    (math.nan, math.nan, math.nan): [0.9006, 2.0719, 1.2519, -0.0363, 0.6733, 0.4983, 0.0001, 0.6936, 0.6109],
+    (0.5, math.nan, 6.0): [1.5836, 2.0057, 0.9227, -0.0066, 0.8416, 0.5932, 0.0001, 0.6943, 0.6151],
+}
+
+
+@pytest.mark.parametrize("cond", ANSWERS)
+def test_the_model_of_the_book_says_what_it_said(cond):
+    """Whatever is moved or renamed around it."""
+    x = torch.sin(torch.arange(128) / 3.0).expand(3, 1, 128)
+    with torch.no_grad():
+        eps = pretrained()(x, torch.tensor([10, 300, 900]), torch.tensor([cond] * 3)).eps
+    assert eps[:, 0, [0, 40, 64]].flatten().tolist() == pytest.approx(ANSWERS[cond], abs=2e-3)
 
 
 def test_the_cache_comes_before_the_package(cache, monkeypatch, tmp_path):
