@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -26,6 +28,32 @@ def test_every_file_of_the_package_is_packed():
     files = [f.relative_to(ROOT / "ddpm_lib").as_posix() for f in (ROOT / "ddpm_lib").rglob("*") if f.is_file()]
     left_out = [f for f in files if "__pycache__" not in f and not any(fnmatch(f, p) for p in patterns)]
     assert left_out == [] and "py.typed" in files
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_file_of_the_library(tmp_path):
+    """Modules, sub-packages, scripts, weights: what is left out of `packages` or of `package-data` is missing in it."""
+    ours = [*(ROOT / "ddpm_lib").rglob("*"), *(ROOT / "equations").rglob("*")]
+    files = {f.relative_to(ROOT).as_posix() for f in ours if f.is_file() and "__pycache__" not in f.parts}
+    for name in sorted({*files, "pyproject.toml", "README.md", "LICENSE", "LICENSE-text"}):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "wheel", "."]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert packed == files
+
+
+def test_the_files_that_are_changed_on_purpose_are_there():
+    """`make mutants` says nothing of a file that has moved away from under it."""
+    settings = PROJECT["tool"]["mutmut"]
+    paths = [*settings["source_paths"], *settings["only_mutate"], *settings["also_copy"]]
+    tests = settings["pytest_add_cli_args_test_selection"]
+    left = [part.removeprefix("--deselect=").split("::") for part in settings["pytest_add_cli_args"] if "::" in part]
+    assert [path for path in [*paths, *tests, *(file for file, _ in left)] if not (ROOT / path).exists()] == []
+    assert all(f"def {name}(" in (ROOT / file).read_text("utf-8") for file, name in left)
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """Recipes: the batch of a step, the learning rate, refusals, and a key that changes with whatever matters."""
 
+import ast
 import pickle
+import shutil
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +29,7 @@ from ddpm_lib import (
     loss,
     min_snr,
     pretrained,
+    recipes,
     report_grid,
     simple,
     stream,
@@ -33,6 +37,7 @@ from ddpm_lib import (
 )
 
 FAMILY = SHORT
+LIBRARY = Path(recipes.__file__).parent
 
 
 def equal(one, other):
@@ -247,6 +252,35 @@ def test_a_key_is_stable():
     torch.manual_seed(9)
     assert keys == {small(schedule=linear()).key()}
     assert len(small().fingerprint()) == 10 and small().key().startswith(small().fingerprint() + "-")
+
+
+def imported(name, found):
+    """The files of the library that this one imports, and those that they import."""
+    if name not in found:
+        found.add(name)
+        for node in ast.walk(ast.parse((LIBRARY / f"{name}.py").read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                imported(node.module, found)
+    return found
+
+
+def test_a_key_sees_every_file_that_trains(tmp_path):
+    """What is imported is read from the code, so that a new file, or one that was moved, cannot be left out."""
+    names = imported("training", set())
+    assert {"training", "networks", "threads", "optim"} < names
+    shutil.copytree(LIBRARY, tmp_path / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    same = recipes._code(tmp_path / "code")
+    assert small().key().endswith(same)
+    for name in sorted(names):
+        file = tmp_path / "code" / f"{name}.py"
+        text = file.read_text("utf-8")
+        file.write_text(f"{text}# edited\n", "utf-8")
+        assert recipes._code(tmp_path / "code") != same, f"an edit of {name} does not change the key"
+        file.write_text(text, "utf-8")
+    assert recipes._code(tmp_path / "code") == same
+    (tmp_path / "code" / "training.py").unlink()
+    with pytest.raises(FileNotFoundError):
+        recipes._code(tmp_path / "code")
 
 
 def test_a_key_sees_the_code(monkeypatch):
