@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import alone
 import book
 import nbformat
 import pytest
@@ -11,6 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 FIGURE = "import matplotlib.pyplot as plt\n\nplt.plot([0, 1])\nplt.show()"
 PLAYER = "from ddpm_lib.widgets import PathPlayer\n\nPathPlayer({'x': [[0.0, 1.0], [1.0, 0.0]]}, description='A line.')"
+
+
+FETCHING = [file for file in book.chapter_files() if "BOOK, BRANCH" in file.read_text("utf-8")]
 
 
 @pytest.fixture
@@ -111,6 +115,13 @@ def test_a_chapter_alone_without_address_and_package_says_what_to_do(small, tmp_
     done = subprocess.run(command, cwd=alone, capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ModuleNotFoundError: ddpm_lib is not here: run this chapter in its project, or install")
+
+
+def test_the_chapters_begin_as_the_trial_expects():
+    """tools/alone.py puts this repository's address where the first cell of a chapter has none."""
+    assert alone.HERE in book.START.format(url="", branch="main")
+    starts = [next(cell.source for cell in nbformat.read(f, 4).cells if cell.cell_type == "code") for f in FETCHING]
+    assert len(starts) > 20 and all(alone.HERE in start for start in starts)
 
 
 def test_a_failed_cell_is_named(small):
