@@ -21,18 +21,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "_build" / "processors"
+FOUR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE")
 CONFIGURATIONS = {
     "1 thread": {},
     "2 threads": {"OMP_NUM_THREADS": "2"},
     "4 threads": {"OMP_NUM_THREADS": "4"},
-    "torch without vector instructions": {"ATEN_CPU_CAPABILITY": "default"},
-    "torch with AVX2": {"ATEN_CPU_CAPABILITY": "avx2"},
-    "oneDNN with AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "oneDNN with SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
-    "MKL with AVX2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-    "MKL with SSE4.2": {"MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
-    "OpenBLAS for Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
-    "OpenBLAS for Nehalem": {"OPENBLAS_CORETYPE": "Nehalem"},
+    "at most AVX2": dict(zip(FOUR, ("avx2", "AVX2", "AVX2", "Haswell"), strict=True)),
+    "no AVX": dict(zip(FOUR, ("default", "SSE41", "SSE4_2", "Nehalem"), strict=True)),
 }
 
 
