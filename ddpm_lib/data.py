@@ -5,6 +5,7 @@ Resuming a run, any number of worker processes and any number of ranks see the s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,6 +67,24 @@ class _From(Sampler[int]):
         return self.steps
 
 
+class _Loader(DataLoader[tuple[Tensor, ...]]):
+    """Starts its workers without the main module.
+
+    Python has every worker that is not forked import the file that was started, which a script must be written for and
+    a notebook has none of. What these workers draw is sent to them whole, so they need none.
+    """
+
+    def __iter__(self) -> Any:
+        main = sys.modules["__main__"]
+        kept: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+        vars(main).pop("__file__", None)
+        main.__spec__ = None
+        try:
+            return super().__iter__()
+        finally:
+            vars(main).update(kept)
+
+
 def batches(
     draw: Callable[[int], tuple[Tensor, ...]],
     steps: int,
@@ -83,8 +102,7 @@ def batches(
         start: the first step (the global step of a resumed run).
         rank, ranks: this process takes rows rank, rank + ranks, … of every batch.
         workers: processes that draw ahead; 0 draws in this one. Where they are not forked (from Python 3.14 on, and on
-            macOS and Windows) each is sent a copy of `draw`, and a script must begin its work under
-            ``if __name__ == "__main__":``; a notebook needs nothing.
+            macOS and Windows) each is sent a copy of `draw`, whatever it is made of: a lambda, a class of a notebook.
 
     Raises:
         TypeError: `draw` cannot be sent to a worker (when the first batch is asked for).
@@ -99,4 +117,4 @@ def batches(
     for name, (n, low) in limits.items():
         count(n, name, low)
     count(rank, "rank", 0, ranks - 1)
-    return DataLoader(_Batches(draw, rank, ranks), batch_size=None, sampler=_From(start, steps), num_workers=workers)
+    return _Loader(_Batches(draw, rank, ranks), batch_size=None, sampler=_From(start, steps), num_workers=workers)

@@ -67,9 +67,9 @@ def test_what_cannot_be_sent_is_told(method):
             list(loader)
 
 
-NOTEBOOK = """
-import multiprocessing, torch
-multiprocessing.set_start_method("forkserver", force=True)
+SCRIPT = """
+import multiprocessing, sys, torch
+multiprocessing.set_start_method("{}", force=True)
 from ddpm_lib import Family, Recipe, UNet1D, fit
 
 class Ramp(Family):
@@ -79,16 +79,19 @@ class Ramp(Family):
 recipe = Recipe(Ramp(dict(slope=(-1.0, 1.0)), 16, (-1.0, 1.0)), network=lambda f, s: UNet1D(width=8, blocks=1),
                 density=lambda network, schedule: None, steps=2, batch=4)
 one, two = (fit(recipe, workers=workers).losses for workers in (0, 2))
-print(torch.equal(one, two))
+print(torch.equal(one, two), globals().get("__file__"), __spec__)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no forkserver on this system")
-def test_a_family_from_a_notebook_trains_with_workers():
-    """Like a notebook's, the main module of ``python -c`` is no file that a worker could import."""
-    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=False)
-    assert done.stdout == "True\n", done.stderr
+@pytest.mark.parametrize("kind", ["notebook", "script"])
+def test_a_family_of_one_s_own_trains_with_workers(kind, method, tmp_path):
+    """Like a notebook's, the main module of ``python -c`` is no file; a script's would be run by every worker."""
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT.format(method))
+    command = [file] if kind == "script" else ["-c", SCRIPT.format(method)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.stdout == f"True {file if kind == 'script' else None} None\n", done.stderr
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
