@@ -19,7 +19,7 @@ NO_CUDA := awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton)/} kept'
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip pdf linkcheck address test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
+.PHONY: help env book zip pdf linkcheck number address test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ book: $(STAMP)  ## run every chapter and build the pages into _build/html
 
 zip: book  ## the pages as one file that opens from disk: _build/diffusion-on-wavelets.zip
 	$(BIN)/python -c "import shutil; shutil.make_archive('_build/diffusion-on-wavelets', 'zip', '_build', 'html')"
+
+number: $(STAMP)  ## write the numbers of the chapters, from _toc.yml, into titles, equations and links (`make book` does it too)
+	$(BIN)/python tools/book.py number
 
 address: $(STAMP)  ## write the book's public address, from _config.yml, into the chapters' first cells
 	$(BIN)/python tools/book.py address

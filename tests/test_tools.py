@@ -44,6 +44,14 @@ def test_the_cache_sees_the_library(small):
     assert book.cache_dir() != first
 
 
+def test_the_cache_sees_the_order_of_the_chapters(small):
+    found = []
+    for text in ("root: a\n", "root: b\n"):
+        (book.ROOT / "_toc.yml").write_text(text)
+        found.append(book.cache_dir())
+    assert found[0] != found[1]
+
+
 @pytest.mark.parametrize("package", ["torch", "numpy", "scipy", "matplotlib", "lightning", "sympy", "PyWavelets"])
 def test_the_cache_sees_an_upgrade(small, monkeypatch, package):
     """The key under which a chapter has passed is made of the cache's name, so this holds for it too."""
@@ -65,6 +73,69 @@ def test_the_chapters_are_those_of_the_contents_in_their_order(small):
         "root: chapters/01_a\nparts:\n- chapters:\n  - file: chapters/02_b\n  - file: chapters/09_training\n"
     )
     assert [file.stem for file in book.chapter_files()] == ["01_a", "02_b", "09_training"]
+
+
+FIRST = """# 1 · First
+
+It leads to [chapter 2](second.ipynb), [2](second.ipynb), [2 · the second](second.ipynb), [2.4](second.ipynb)\\* and
+[(2.1)](second.ipynb#eq-second-a), and not by its number to [2 steps](second.ipynb), [(9)](second.ipynb#eq-9), (2.1).
+"""
+SECOND = r"""# 2 · Second
+
+<a id="eq-second-a"></a><a id="eq-7-1"></a>
+
+$$ a=1 \tag{2.1} $$
+
+<a id="eq-9"></a>
+
+$$ b=2 \tag{9} $$
+
+<a id="eq-second-c"></a>
+
+$$ c=3 \tag{2.2} $$
+
+[(2.2)](#eq-second-c) and [(2.1)](#eq-7-1), from [chapter 1](first.ipynb#there), not from [the list](list.md).
+"""
+LIST = "# A list\n\n**[1](first.ipynb)**, [**2**](second.ipynb), [Chapter 2](second.ipynb)\n"
+ORDER = "root: chapters/{}\nparts:\n- chapters:\n  - file: chapters/{}\n- chapters:\n  - file: chapters/list\n"
+
+
+def test_a_chapter_that_moves_takes_its_number_to_titles_equations_and_links(small):
+    def write(name, text):
+        file = book.CHAPTERS / f"{name}.ipynb"
+        drawn = new_code_cell("draw()", id="draws", metadata={"mystnb": {"figure": {"caption": text[-99:]}}})
+        nbformat.write(new_notebook(cells=[new_markdown_cell(text, id="head"), drawn]), file)
+
+    def read(name):
+        cells = nbformat.read(book.CHAPTERS / f"{name}.ipynb", as_version=4).cells
+        assert cells[0].source.endswith(cells[1].metadata["mystnb"]["figure"]["caption"])
+        return cells[0].source
+
+    write("first", FIRST), write("second", SECOND)
+    (book.CHAPTERS / "list.md").write_text(LIST, "utf-8")
+    readme = book.ROOT / "README.md"
+    readme.write_text("[2](chapters/second.ipynb)", "utf-8")
+    (book.ROOT / "_toc.yml").write_text(ORDER.format("first", "second"))
+    assert book.number() == []
+    (book.ROOT / "_toc.yml").write_text(ORDER.format("second", "first"))
+    names = ["second.ipynb", "first.ipynb", "list.md", "README.md"]
+    assert [file.name for file in book.number(write=False)] == names
+    assert read("first") == FIRST  # nothing was written
+    assert [file.name for file in book.number()] == names and book.number() == []
+    first, second = read("first"), read("second")
+    assert first.startswith("# 2 · First") and second.startswith("# 1 · Second")
+    for label in ("chapter 1", "1", "1 · the second", "1.4"):
+        assert f"[{label}](second.ipynb)" in first
+    assert "[(1.1)](second.ipynb#eq-second-a), and not" in first
+    assert first.endswith("to [2 steps](second.ipynb), [(9)](second.ipynb#eq-9), (2.1).\n")
+    assert r"a=1 \tag{1.1}" in second and r"b=2 \tag{9}" in second and r"c=3 \tag{1.2}" in second
+    assert "[(1.2)](#eq-second-c) and [(1.1)](#eq-7-1), from [chapter 2](first.ipynb#there)" in second
+    links = "**[2](first.ipynb)**, [**1**](second.ipynb), [Chapter 1](second.ipynb)"
+    assert (book.CHAPTERS / "list.md").read_text("utf-8") == f"# A list\n\n{links}\n"
+    assert readme.read_text("utf-8") == "[1](chapters/second.ipynb)"
+    (book.ROOT / "_toc.yml").write_text(ORDER.format("first", "second"))
+    book.number()
+    assert read("first") == FIRST and read("second") == SECOND
 
 
 CONFIG = "repository:\n  url: {}\n  branch: v1\n"

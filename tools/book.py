@@ -3,13 +3,16 @@
     python tools/book.py build             run what has changed, then build the pages into _build/html
     python tools/book.py record [03 09]    run chapters (all, or those whose names contain a word given) and store
                                            their outputs in the notebooks
+    python tools/book.py number            write the numbers of the chapters, which are their places in _toc.yml, into
+                                           titles, equations and links; `build` does this first
     python tools/book.py address           write the book's public address, from _config.yml, into the chapters'
                                            first cells: one that is opened alone fetches the project from there
 
 Each chapter runs in a fresh kernel, in its own folder.
 `build` keeps the runs in a jupyter-cache below _build, which `jupyter-book build` reads as well. MyST-NB finds a
 run by the code of its notebook alone and would show stale figures after an edit in ddpm_lib or an upgrade of torch; the
-cache's folder is therefore named by a hash of the library, of Python's version and of the packages' that it runs on.
+cache's folder is therefore named by a hash of the library, of the order of the chapters, of Python's version and of the
+packages' that it runs on.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,8 +29,10 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
@@ -71,6 +77,95 @@ def chapter_files() -> list[Path]:
     return [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
 
 
+# --- numbers -------------------------------------------------------------------------------------------
+
+
+HEAD = re.compile(r"\A# \d+ · ")  # how the title of a chapter begins; that of an appendix has no number
+LOCAL = re.compile(r"\d+\.\d+")  # the number of an equation in its chapter; the report's are whole numbers
+MARK = re.compile(r'<a id="([\w-]+)"></a>|\\tag\{([^}]*)\}')
+LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]*)(#[\w-]+)?\)")
+LABEL = re.compile(r"(\**(?:[Cc]hapter\s)?)\d+(\**|\.\d+| · .+)")  # chapter 7; 7; **7**; exercise 7.2; 7 · The name
+MORE = ("*.md", "benchmarks/*.md")  # what else links to chapters by their numbers
+
+
+def markdown(file: Path) -> tuple[Any, list[tuple[Any, str]]]:
+    """What a page holds, and where in it markdown stands: cells and captions, each as a mapping and its key."""
+    import nbformat
+
+    if file.suffix == ".md":
+        page = {"text": file.read_text("utf-8")}
+        return page, [(page, "text")]
+    nb = nbformat.read(file, as_version=4)
+    figures = [cell.metadata.get("mystnb", {}).get("figure", {}) for cell in nb.cells]
+    places = [(cell, "source") for cell in nb.cells if cell.cell_type == "markdown"]
+    return nb, places + [(figure, "caption") for figure in figures if "caption" in figure]
+
+
+def equations(texts: list[str], n: int) -> dict[str, str]:
+    """Anchor → number of each equation that chapter n counts itself: n.1, n.2, …, as they come."""
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    k = 0
+    for anchor, tag in MARK.findall("\n".join(texts)):
+        if anchor:
+            waiting.append(f"#{anchor}")
+            continue
+        if LOCAL.fullmatch(tag):
+            k += 1
+            found |= dict.fromkeys(waiting, f"{n}.{k}")
+        waiting = []
+    return found
+
+
+def number(write: bool = True) -> list[Path]:
+    """Write the number of each chapter and of its own equations wherever they stand; return the files that had others.
+
+    A chapter is a page whose title begins with a number; which number that must be follows from _toc.yml alone. A link
+    says which chapter or equation its number means; a number without a link is not touched.
+    """
+    import nbformat
+
+    listed = [ROOT / f"{name}{ending}" for _, names in parts() for name in names for ending in (".ipynb", ".md")]
+    others = [file for pattern in MORE for file in sorted(ROOT.glob(pattern))]
+    pages = {file: markdown(file) for file in [*listed, *others] if file.exists()}
+    texts = {file: [holder[key] for holder, key in places] for file, (_, places) in pages.items()}
+    chapters = [file for file in listed if file in pages and HEAD.match(texts[file][0])]
+    numbers = {file: n for n, file in enumerate(chapters, 1)}
+    tags = {file: equations(texts[file], n) for file, n in numbers.items()}
+
+    def relabel(link: re.Match[str], file: Path) -> str:
+        label, path, anchor = link.groups()
+        target = Path(os.path.normpath(file.parent / path)) if path else file
+        new = label
+        if anchor in tags.get(target, {}):
+            new = LOCAL.sub(tags[target][anchor], label)
+        elif path and target in numbers and (found := LABEL.fullmatch(label)):
+            new = f"{found[1]}{numbers[target]}{found[2]}"
+        return link[0].replace(f"[{label}]", f"[{new}]", 1)
+
+    def renumber(text: str, file: Path, count: Iterator[int]) -> str:
+        if n := numbers.get(file):
+            text = HEAD.sub(f"# {n} · ", text)
+            text = re.sub(r"\\tag\{\d+\.\d+\}", lambda _: rf"\tag{{{n}.{next(count)}}}", text)
+        return LINK.sub(lambda link: relabel(link, file), text)
+
+    changed = []
+    for file, (page, places) in pages.items():
+        count = itertools.count(1)
+        for holder, key in places:
+            holder[key] = renumber(holder[key], file, count)
+        if [holder[key] for holder, key in places] != texts[file]:
+            changed.append(file)
+            if write and file.suffix == ".md":
+                file.write_text(page["text"], "utf-8")
+            elif write:
+                nbformat.write(page, file)
+    return changed
+
+
+# --- runs ----------------------------------------------------------------------------------------------
+
+
 def environment() -> list[str]:
     """Python, and what pyproject.toml says that the library and the chapters need: each with its version here."""
     project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
@@ -80,12 +175,12 @@ def environment() -> list[str]:
 
 
 def cache_dir() -> Path:
-    """Where the runs of the chapters are kept: another folder for another library or environment."""
+    """Where the runs of the chapters are kept: another folder for another library, order or environment."""
     digest = hashlib.sha256("\n".join(environment()).encode())
     folders = ("ddpm_lib", "equations", "experiments")
     sources = [file for folder in folders for file in sorted((ROOT / folder).rglob("*"))]
-    for file in [*sources, *sorted(CHAPTERS.glob("*.bib"))]:
-        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv", ".npz"}:
+    for file in [*sources, *sorted(CHAPTERS.glob("*.bib")), *ROOT.glob("_toc.yml")]:  # some cells print a number
+        if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv", ".npz", ".yml"}:
             digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return BUILD / ".jupyter_cache" / digest.hexdigest()[:16]
 
@@ -201,6 +296,8 @@ def build() -> None:
     from jupyter_cache.base import CacheBundleIn
 
     started = time.monotonic()
+    if changed := number():
+        print(f"numbers written into {', '.join(file.name for file in changed)}")
     where = cache_dir()
     cache, files, ran = get_cache(str(where)), chapter_files(), 0
     for i, file in enumerate(files, 1):
@@ -277,7 +374,7 @@ def address() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["build", "record", "address"])
+    parser.add_argument("command", choices=["build", "record", "number", "address"])
     parser.add_argument("chapters", nargs="*", help="record: words that the names of the chapters contain")
     arguments = parser.parse_args()
     os.environ["DDPM_PROGRESS"] = "0"  # nobody watches a bar here
@@ -285,6 +382,8 @@ def main() -> None:
     try:
         if arguments.command == "address":
             address()
+        elif arguments.command == "number":
+            print(f"{len(number())} files changed")
         else:
             build() if arguments.command == "build" else record(arguments.chapters)
     except ChapterFailed as error:
