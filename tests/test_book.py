@@ -97,6 +97,43 @@ def test_toc_names_the_notebooks_and_pages_that_exist():
     assert sorted(pages()) == sorted(there)
 
 
+# --- numbers -----------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_chapters_are_their_places_in_the_contents():
+    assert book.number(write=False) == [], "run: make number"
+
+
+LISTED = [file for page in pages() for file in (ROOT / f"{page}.ipynb", ROOT / f"{page}.md") if file.exists()]
+LINKING = [*LISTED, *(file for pattern in book.MORE for file in sorted(ROOT.glob(pattern)))]
+CHAPTER_BY_NUMBER = re.compile(r"[Cc]hapters?\s+(?:(?:<link>|and|or|to|,)\s*)*\d")
+EQUATION_BY_NUMBER = re.compile(r"(?<![\w)])\(\d+\.\d+\)")
+
+
+@pytest.mark.parametrize("file", LINKING, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_a_number_of_a_chapter_or_of_its_equation_is_a_link(file):
+    """A number alone does not say what it means, so nothing can keep it right."""
+    for holder, key in book.markdown(file)[1]:
+        text = book.LINK.sub("<link>", re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", holder[key], flags=re.S))
+        assert not CHAPTER_BY_NUMBER.search(text) and not EQUATION_BY_NUMBER.search(text), holder[key]
+
+
+@each_file
+def test_code_and_its_outputs_name_no_chapter_or_equation_by_its_number(file):
+    for cell in code_cells(file):
+        printed = "".join("".join(output.get("text", [])) for output in cell["outputs"])
+        told = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+        for text in (source(cell), printed, told):
+            assert not CHAPTER_BY_NUMBER.search(text) and not EQUATION_BY_NUMBER.search(text), text
+
+
+def test_such_numbers_are_seen():
+    for wrong in ("see chapter 7", "Chapters <link>, <link> and 7", "chapters <link> to\n9"):
+        assert CHAPTER_BY_NUMBER.search(wrong)
+    assert not CHAPTER_BY_NUMBER.search("chapters <link> and <link>. 8 steps")
+    assert EQUATION_BY_NUMBER.search("by (7.2)") and not EQUATION_BY_NUMBER.search("sqrt(7.2)")
+
+
 # --- the API reference --------------------------------------------------------------------------------
 
 
@@ -196,6 +233,15 @@ def test_links_to_equations_and_chapters_have_their_target(file):
             assert target.exists(), name
             found = sum(cell.count(f'<a id="{anchor}"></a>') for cell in markdown(target))
             assert found == 1, f"{found} anchors {anchor} in {target.name}"
+
+
+@each_chapter
+def test_a_chapter_s_own_equations_have_anchors_that_last(file):
+    text = "\n".join(markdown(file))
+    anchors = book.equations([text], 1)
+    lasting = {number for anchor, number in anchors.items() if not re.fullmatch(r"#eq-[\d-]+", anchor)}
+    assert len(lasting) == len(re.findall(r"\\tag\{\d+\.\d+\}", text))
+    assert not re.search(r"#eq-\d+-\d+\)", text), "a link to an anchor that is only kept for old links"
 
 
 @each_file
