@@ -101,7 +101,7 @@ benchmark: $(STAMP)  ## train and sample this library and its peers side by side
 	$(BIN)/python -m pip install --quiet --no-deps denoising-diffusion-pytorch
 	$(BIN)/python benchmarks/compare.py
 
-experiments: $(STAMP)  ## train what the tables of part IV lack, hours; goes on where it was stopped (RUN="models" only one)
+experiments: $(STAMP)  ## train what the tables of the chapters lack, hours; goes on where it was stopped (RUN="models" only one)
 	$(BIN)/python -m experiments $(RUN) --jobs $(JOBS)
 
 claims: $(STAMP)  ## hold each sentence that claims a difference to its table; the last line counts
@@ -113,7 +113,7 @@ scoreboard: $(STAMP)  ## every method of the book on the benchmark family, one r
 model: $(STAMP)  ## train the model that ships anew, and write its card
 	$(BIN)/python tools/scores.py --train
 
-record: $(STAMP)  ## run chapters and store their outputs in them (some only: make record CHAPTERS="03 09")
+record: $(STAMP)  ## run chapters and store their outputs in them (some only: make record CHAPTERS="forward training")
 	$(BIN)/python tools/book.py record $(CHAPTERS)
 
 lab: $(STAMP)  ## open the chapters in JupyterLab

@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config, items):
 
     def place(item):
         if item.path.suffix == ".ipynb":
-            return 1 if item.path.stem == "09_training" else 2
+            return 1 if item.path.stem == "training" else 2
         return 3 if item.path.name == "test_browser.py" else 0
 
     items.sort(key=place)  # stable: the cells of a chapter stay in order

@@ -6,7 +6,7 @@ What it does, in the order of the functions below:
 - launch and repository buttons exist only where `repository: url:` is set in _config.yml;
 - MathJax is copied out of the package sphinx-mathjax-offline as one file;
 - an anchor `<a id="eq-9"></a>` in a markdown cell can be the target of `[(9)](#eq-9)` in the same chapter and of
-  `[(9)](03_forward_process.ipynb#eq-9)` in another; an equation may carry its number as `\\tag{9}`;
+  `[(9)](forward_process.ipynb#eq-9)` in another; an equation may carry its number as `\\tag{9}`;
 - a link to a chapter in what a cell has printed leads to its page;
 - scripts for a service that the book does not use (thebe) are left out, and no other is loaded twice;
 - of the theme's two thousand icons only those are sent that a page shows (they were a third of every page's weight).

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-CHAPTERS = {3: "03_forward_process", 4: "04_reverse_process", 5: "05_the_bound", 6: "06_l_simple"}
+CHAPTERS = FORWARD, REVERSE, BOUND, SIMPLE = "forward_process", "reverse_process", "the_bound", "l_simple"
 
-STEPS = {f"D{k}": 4 for k in (1, 2, 3, 9, 15, 20)}  # where each step of the derivation is made
-STEPS |= {f"D{k}": 5 for k in (4, 5, 6, 7, 8, 11, 12)} | {f"D{k}": 6 for k in (10, 13, 14, 16, 17, 18, 19)}
+STEPS = {f"D{k}": REVERSE for k in (1, 2, 3, 9, 15, 20)}  # where each step of the derivation is made
+STEPS |= {f"D{k}": BOUND for k in (4, 5, 6, 7, 8, 11, 12)} | {f"D{k}": SIMPLE for k in (10, 13, 14, 16, 17, 18, 19)}
 
 CORRECT, SLIP, WRONG = "correct", "notation slip", "wrong"
 UNSTATED, MISATTRIBUTED = "wrong without a stated assumption", "misattributed"
@@ -44,7 +44,7 @@ class Equation:
     """
 
     number: int
-    chapter: int
+    chapter: str
     printed: str  # TeX
     verdict: str
     step: str  # the step of the derivation, "D9"
@@ -57,12 +57,12 @@ class Equation:
     @property
     def link(self) -> str:
         """Where the book carries it."""
-        return f"{CHAPTERS[self.chapter]}.ipynb#eq-{self.number}"
+        return f"{self.chapter}.ipynb#eq-{self.number}"
 
     @property
     def derivation(self) -> str:
         """Where the step is made that it rests on."""
-        return f"{CHAPTERS[STEPS[self.step]]}.ipynb#eq-{self.step.lower()}"
+        return f"{STEPS[self.step]}.ipynb#eq-{self.step.lower()}"
 
     def run(self) -> Finding:
         return self.check(self.form)

@@ -9,7 +9,7 @@ import torch
 
 from ddpm_lib.elbo import L_T
 
-from .core import CORRECT, SE, SLIP, UNSTATED, WRONG, Equation, Finding
+from .core import BOUND, CORRECT, SE, SLIP, UNSTATED, WRONG, Equation, Finding
 from .eight_steps import log_gauss
 from .likelihood import CHAIN, PATHS, X0
 from .toys import HO, from_betas, gauss_bound, gauss_entropy, tables, two_humps
@@ -162,7 +162,7 @@ PATHWISE = "True of each path; a training objective only in the mean."
 
 
 def _line(number, printed, form, step="D6", why=PATHWISE, **controls):
-    return Equation(number, 5, printed, CORRECT, step, check_path, form, why=why, controls=controls["controls"])
+    return Equation(number, BOUND, printed, CORRECT, step, check_path, form, why=why, controls=controls["controls"])
 
 
 ALL = (
@@ -176,13 +176,13 @@ ALL = (
     _line(29, rf"\dots={PRIOR}+\sum_{{t=2}}^T\log\frac{{{Q}}}{{{P}}}+{END}", line_29,
           controls={"t = 1 counted twice": lambda c, x: line_28(c, x) + decoder(c, x)}),
     Equation(
-        30, 5, r"q(x_t\mid x_{t-1})=\frac{q(x_{t-1}\mid x_t)\,q(x_t)}{q(x_{t-1})}", CORRECT, "D5", check_30,
+        30, BOUND, r"q(x_t\mid x_{t-1})=\frac{q(x_{t-1}\mid x_t)\,q(x_t)}{q(x_{t-1})}", CORRECT, "D5", check_30,
         lambda back, evidence, before: back * evidence / before,
         why="Its parts are unknown (they need q(x_0)), not of high variance.",
         controls={"the marginals exchanged": lambda back, evidence, before: back * before / evidence},
     ),
     Equation(
-        31, 5, rf"{Q}=\frac{{{POST}\,q(x_t\mid x_0)}}{{q(x_{{t-1}}\mid x_0)}}", UNSTATED, "D5", check_31, 1.0,
+        31, BOUND, rf"{Q}=\frac{{{POST}\,q(x_t\mid x_0)}}{{q(x_{{t-1}}\mid x_0)}}", UNSTATED, "D5", check_31, 1.0,
         right=rf"{Q}\overset{{\text{{Markov}}}}=q(x_t\mid x_{{t-1}},x_0)="
         rf"\frac{{{POST}\,q(x_t\mid x_0)}}{{q(x_{{t-1}}\mid x_0)}},\ t\ge2",
         why="Needs the Markov property and t ≥ 2; conditioning is not a free choice.",
@@ -194,7 +194,8 @@ ALL = (
     _line(33, rf"={PRIOR}+{RATIO}+\sum_{{t=2}}^T\log\frac{{q(x_t\mid x_0)}}{{q(x_{{t-1}}\mid x_0)}}+{END}", line_33,
           controls={"the second sum forgotten": lambda c, x: line_33(c, x, 0)}),
     Equation(
-        34, 5, r"\sum_{t=2}^T\log\frac{q(x_t\mid x_0)}{q(x_{t-1}\mid x_0)}=\log\frac{q(x_T\mid x_0)}{q(x_1\mid x_0)}",
+        34, BOUND,
+        r"\sum_{t=2}^T\log\frac{q(x_t\mid x_0)}{q(x_{t-1}\mid x_0)}=\log\frac{q(x_T\mid x_0)}{q(x_1\mid x_0)}",
         CORRECT,
         "D6", check_34, lambda c, x: c.log_jump(x, c.T) - c.log_jump(x, 1), why=PATHWISE,
         controls={"down to q(x_0|x_0)": lambda c, x: c.log_jump(x, c.T)},
@@ -202,7 +203,7 @@ ALL = (
     _line(35, rf"={PRIOR}+{RATIO}+\log\frac{{q(x_T\mid x_0)}}{{q(x_1\mid x_0)}}+{END}", line_35,
           controls={"without q(x_1|x_0)": lambda c, x: line_35(c, x, 0)}),
     Equation(
-        36, 5,
+        36, BOUND,
         r"\dots-\log(q(x_1\mid q(x_0)))+\log(q(x_1\mid q(x_0)))\dots=\log q(x_T\mid x_0)-\log p_\theta(x_0\mid x_1)",
         SLIP, "D6", check_36, lambda c, x: c.log_jump(x, c.T) - c.log_p(x, 1),
         right=r"\dots-\log q(x_1\mid x_0)+\log q(x_1\mid x_0)\dots=\log q(x_T\mid x_0)-\log p_\theta(x_0\mid x_1)",
@@ -212,7 +213,7 @@ ALL = (
     _line(37, rf"=\log\frac{{q(x_T\mid x_0)}}{{p(x_T)}}+{RATIO}-\log p_\theta(x_0\mid x_1)", line_37,
           controls={"the sign of the last term": lambda c, x: line_37(c, x, -1)}),
     Equation(
-        38, 5, rf"={KL_T}+\sum_{{t=2}}^T{KLS}-\log p_\theta(x_0\mid x_1)", WRONG, "D7", check_38,
+        38, BOUND, rf"={KL_T}+\sum_{{t=2}}^T{KLS}-\log p_\theta(x_0\mid x_1)", WRONG, "D7", check_38,
         lambda c, x: line_38(c, x).mean(),
         right=rf"L_{{\rm vlb}}={KL_T}+\sum_{{t=2}}^T\mathbb E_{{q(x_t\mid x_0)}}\big[{KLS}\big]"
         r"-\mathbb E_{q(x_1\mid x_0)}[\log p_\theta(x_0\mid x_1)]",
@@ -220,7 +221,7 @@ ALL = (
         controls={"as printed: path by path": line_38},
     ),
     Equation(
-        39, 5, rf"\sum_{{t=2}}^T{KLS}-\log p_\theta(x_0\mid x_1)", UNSTATED, "D8", check_39, lambda first,
+        39, BOUND, rf"\sum_{{t=2}}^T{KLS}-\log p_\theta(x_0\mid x_1)", UNSTATED, "D8", check_39, lambda first,
         rest: first + rest,
         right=r"\arg\min_\theta L_{\rm vlb}=\arg\min_\theta(L_{\rm vlb}-L_T)",
         why="The same minimiser, but no longer a bound; small only where ᾱ_T is.",

@@ -12,7 +12,7 @@ from scipy import stats
 from ddpm_lib.diffusion import q_sample, q_step
 from ddpm_lib.schedules import Schedule
 
-from .core import CORRECT, SE, SLIP, UNSTATED, WRONG, Equation, Finding
+from .core import CORRECT, FORWARD, SE, SLIP, UNSTATED, WRONG, Equation, Finding
 from .toys import HO, tables
 
 ALPHA, BETA, AB, _, _ = tables()
@@ -143,37 +143,38 @@ def _law_with_std(x0, schedule: Schedule, t):
 
 ALL = (
     Equation(
-        1, 3, r"q(x_t\mid x_{t-1})=\mathcal N(x_t;\sqrt{1-\beta_t}\,x_{t-1},\beta_tI)", CORRECT, "D1", check_1, q_step,
+        1, FORWARD,
+        r"q(x_t\mid x_{t-1})=\mathcal N(x_t;\sqrt{1-\beta_t}\,x_{t-1},\beta_tI)", CORRECT, "D1", check_1, q_step,
         controls={"mean (1-β)·x": _mean_not_rooted},
     ),
     Equation(
-        2, 3, r"\alpha_t=1-\beta_t", CORRECT, "D1", check_2, lambda b: 1 - b,
+        2, FORWARD, r"\alpha_t=1-\beta_t", CORRECT, "D1", check_2, lambda b: 1 - b,
         controls={"the factor √(1-β) taken for α": lambda b: np.sqrt(1 - b)},
     ),
     Equation(
-        3, 3, r"\bar\alpha_t=\prod_{s=1}^t\alpha_s", CORRECT, "D2", check_3, np.cumprod,
+        3, FORWARD, r"\bar\alpha_t=\prod_{s=1}^t\alpha_s", CORRECT, "D2", check_3, np.cumprod,
         why="The sentence beside it counts from 0.",
         controls={"“from 0 to t”": lambda a: ALPHA_0 * np.cumprod(a)},
     ),
     Equation(
-        4, 3, r"\mathcal N(\mu,\sigma^2)=\mu+\sigma\cdot\epsilon", SLIP, "D2", check_4, lambda m, s, e: m + s * e,
+        4, FORWARD, r"\mathcal N(\mu,\sigma^2)=\mu+\sigma\cdot\epsilon", SLIP, "D2", check_4, lambda m, s, e: m + s * e,
         right=r"x=\mu+\sigma\epsilon\ \Leftrightarrow\ x\sim\mathcal N(\mu,\sigma^2I)",
         why="A distribution is not a sample.", controls={"μ + σ²ε": lambda m, s, e: m + s**2 * e},
     ),
     Equation(
-        5, 3, r"q(x_t\mid x_{t-1})=\sqrt{1-\beta_t}\,x_{t-1}+\sqrt{\beta_t}\,\epsilon", SLIP, "D1", check_5,
+        5, FORWARD, r"q(x_t\mid x_{t-1})=\sqrt{1-\beta_t}\,x_{t-1}+\sqrt{\beta_t}\,\epsilon", SLIP, "D1", check_5,
         _noise(lambda x: x.shape), right=r"x_t=\sqrt{1-\beta_t}\,x_{t-1}+\sqrt{\beta_t}\,\epsilon_t",
         why="Left side is a sample; ε has one independent value for each sample and step.",
         controls={"one number ε ~ N(0, 1) a signal": _noise(lambda x: (len(x), 1, 1))},
     ),
     Equation(
-        6, 3, r"q(x_t\mid x_{t-1})=\sqrt{\alpha_t}\,x_{t-1}+\sqrt{1-\alpha_t}\,\epsilon", SLIP, "D1", check_6,
+        6, FORWARD, r"q(x_t\mid x_{t-1})=\sqrt{\alpha_t}\,x_{t-1}+\sqrt{1-\alpha_t}\,\epsilon", SLIP, "D1", check_6,
         lambda x, e, a, ab: a.sqrt() * x + (1 - a).sqrt() * e,
         right=r"x_t=\sqrt{\alpha_t}\,x_{t-1}+\sqrt{1-\alpha_t}\,\epsilon_t", why="As (5).",
         controls={"ᾱ for α": lambda x, e, a, ab: ab.sqrt() * x + (1 - ab).sqrt() * e},
     ),
     Equation(
-        7, 3,
+        7, FORWARD,
         r"q(x_t\mid x_{t-1})=\sqrt{\alpha_t\alpha_{t-1}}\,x_{t-2}+\sqrt{1-\alpha_t\alpha_{t-1}}\,\epsilon=\dots",
         WRONG, "D2", check_7, _two_steps,
         right=r"x_t=\sqrt{\alpha_t\alpha_{t-1}}\,x_{t-2}+\sqrt{\alpha_t(1-\alpha_{t-1})}\,\epsilon_{t-1}"
@@ -183,7 +184,7 @@ ALL = (
         controls={"as printed: one ε": lambda a, b, e1, e2: _two_steps(a, b, e1, e1)},
     ),
     Equation(
-        8, 3,
+        8, FORWARD,
         r"q(x_t\mid x_0)=\sqrt{\alpha_t\cdots\alpha_1\alpha_0}\,x_0+\sqrt{1-\alpha_t\cdots\alpha_1\alpha_0}\,\epsilon",
         UNSTATED, "D2", check_8, np.prod,
         right=r"x_t=\sqrt{\alpha_t\cdots\alpha_1}\,x_0+\sqrt{1-\alpha_t\cdots\alpha_1}\,\epsilon",
@@ -191,12 +192,14 @@ ALL = (
         controls={"as printed: α_0 from the schedule": lambda a: ALPHA_0 * np.prod(a)},
     ),
     Equation(
-        9, 3, r"q(x_t\mid x_0)=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon", SLIP, "D2", check_9, q_sample,
+        9, FORWARD,
+        r"q(x_t\mid x_0)=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon", SLIP, "D2", check_9, q_sample,
         right=r"x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon", why="As (5).",
         controls={"α for ᾱ, as in (44)": _alpha_for_alpha_bar},
     ),
     Equation(
-        10, 3, r"q(x_t\mid x_0)=\mathcal N(x_t;\sqrt{\bar\alpha_t}\,x_0,(1-\bar\alpha_t)I)", CORRECT, "D2", check_10,
+        10, FORWARD,
+        r"q(x_t\mid x_0)=\mathcal N(x_t;\sqrt{\bar\alpha_t}\,x_0,(1-\bar\alpha_t)I)", CORRECT, "D2", check_10,
         _law,
         controls={"the deviation for the variance": _law_with_std},
     ),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.integrate import dblquad, quad
 
-from .core import CORRECT, SE, WRONG, Equation, Finding
+from .core import BOUND, CORRECT, SE, WRONG, Equation, Finding
 from .eight_steps import Chain, kl_normal, log_gauss, log_normal
 
 CHAIN = Chain(noise=1.0)  # an imperfect p_θ
@@ -147,68 +147,69 @@ POST = r"\frac{q(x_{1:T}\mid x_0)}{p_\theta(x_{0:T})/p_\theta(x_0)}"
 NO_MEAN = "One path's value is not its mean: the expectation over q is missing."
 
 ALL = (
-    Equation(12, 5, NEG, CORRECT, "D3", check_12, lambda c: c.nll(X0),
+    Equation(12, BOUND, NEG, CORRECT, "D3", check_12, lambda c: c.nll(X0),
     controls={"along the mean path only": _at_the_mean_path}),
     Equation(
-        13, 5, NEG + r"\le" + NEG + "+" + KL, CORRECT, "D4", check_13, lambda nll, kl: nll + kl,
+        13, BOUND, NEG + r"\le" + NEG + "+" + KL, CORRECT, "D4", check_13, lambda nll, kl: nll + kl,
         controls={"the KL subtracted": lambda nll, kl: nll - kl},
     ),
     Equation(
-        14, 5, r"D_{KL}(p\Vert q)=\int_xp(x)\log\frac{p(x)}{q(x)}\,dx", CORRECT, "D4", check_14, _integral,
+        14, BOUND, r"D_{KL}(p\Vert q)=\int_xp(x)\log\frac{p(x)}{q(x)}\,dx", CORRECT, "D4", check_14, _integral,
         why="It measures how far apart two laws are, not how similar; it is not symmetric.",
         controls={"p and q exchanged": lambda p, q: _integral(q, p)},
     ),
     Equation(
-        15, 5, KL + r"=\log\frac{q(x_{1:T}\mid x_0)}{p_\theta(x_{1:T}\mid x_0)}", WRONG, "D4", check_15, np.mean,
+        15, BOUND, KL + r"=\log\frac{q(x_{1:T}\mid x_0)}{p_\theta(x_{1:T}\mid x_0)}", WRONG, "D4", check_15, np.mean,
         right=KL + r"=\mathbb E_{q(x_{1:T}\mid x_0)}\Big[\log\frac{q(x_{1:T}\mid x_0)}{p_\theta(x_{1:T}\mid x_0)}\Big]",
         why=NO_MEAN, controls={"as printed: path by path": lambda r: r},
     ),
     Equation(
-        16, 5, r"P(A\mid B)=\frac{P(B\mid A)P(A)}{P(B)}", CORRECT, "D4", check_16, lambda ba, a, b: ba * a / b,
+        16, BOUND, r"P(A\mid B)=\frac{P(B\mid A)P(A)}{P(B)}", CORRECT, "D4", check_16, lambda ba, a, b: ba * a / b,
         controls={"not divided by P(B)": lambda ba, a, b: ba * a},
     ),
     Equation(
-        17, 5, r"p_\theta(x_{1:T}\mid x_0)=\frac{p_\theta(x_0\mid x_{1:T})\,p_\theta(x_{1:T})}{p_\theta(x_0)}", CORRECT,
+        17, BOUND,
+        r"p_\theta(x_{1:T}\mid x_0)=\frac{p_\theta(x_0\mid x_{1:T})\,p_\theta(x_{1:T})}{p_\theta(x_0)}", CORRECT,
         "D4", check_17, lambda lik, lat, ev: lik + lat - ev,
         controls={"not divided by p_θ(x_0)": lambda lik, lat, ev: lik + lat},
     ),
     Equation(
-        18, 5, r"P(A,B)=P(A\mid B)P(B)=P(B\mid A)P(A)", CORRECT, "D4", check_18, lambda ab, b, ba,
+        18, BOUND, r"P(A,B)=P(A\mid B)P(B)=P(B\mid A)P(A)", CORRECT, "D4", check_18, lambda ab, b, ba,
         a: np.stack([ab * b, ba * a]),
         controls={"as if independent": lambda ab, b, ba, a: a * b},
     ),
     Equation(
-        19, 5, r"p_\theta(x_{1:T}\mid x_0)=\dots=\frac{p_\theta(x_{0:T})}{p_\theta(x_0)}", CORRECT, "D4", check_19,
+        19, BOUND, r"p_\theta(x_{1:T}\mid x_0)=\dots=\frac{p_\theta(x_{0:T})}{p_\theta(x_0)}", CORRECT, "D4", check_19,
         lambda joint, ev: joint - ev, controls={"not divided by p_θ(x_0)": lambda joint, ev: joint},
     ),
     Equation(
-        20, 5, r"\log\Big(" + POST + r"\Big)=\log" + LATENT + r"+\log p_\theta(x_0)", CORRECT, "D4", check_20,
+        20, BOUND, r"\log\Big(" + POST + r"\Big)=\log" + LATENT + r"+\log p_\theta(x_0)", CORRECT, "D4", check_20,
         lambda r, ev: r + ev, why="True of each path; a KL only in the mean.",
         controls={"the sign of log p_θ(x_0)": lambda r, ev: r - ev},
     ),
     Equation(
-        21, 5, NEG + r"\le" + NEG + "+" + KL, CORRECT, "D4", check_21, lambda c, x: c.bound(x), why="Repeats (13).",
+        21, BOUND, NEG + r"\le" + NEG + "+" + KL, CORRECT, "D4", check_21, lambda c, x: c.bound(x), why="Repeats (13).",
         controls={"without L_T": lambda c, x: c.bound(x) - c.kl_prior(x)},
     ),
     Equation(
-        22, 5, NEG + r"\le" + NEG + r"+\log\Big(" + POST + r"\Big)", WRONG, "D4", check_24,
+        22, BOUND, NEG + r"\le" + NEG + r"+\log\Big(" + POST + r"\Big)", WRONG, "D4", check_24,
         lambda r: NLL + _nested(r).mean(),
         right=NEG + r"\le" + NEG + r"+\mathbb E_q\Big[\log\Big(" + POST + r"\Big)\Big]", why=NO_MEAN,
         controls={"as printed: path by path": lambda r: NLL + _nested(r)},
     ),
     Equation(
-        23, 5, NEG + r"\le" + NEG + r"+\log" + LATENT + r"+\log p_\theta(x_0)", WRONG, "D4", check_24,
+        23, BOUND, NEG + r"\le" + NEG + r"+\log" + LATENT + r"+\log p_\theta(x_0)", WRONG, "D4", check_24,
         lambda r: NLL + r.mean() - NLL,
         right=NEG + r"\le" + NEG + r"+\mathbb E_q\Big[\log" + LATENT + r"\Big]+\log p_\theta(x_0)",
         why=NO_MEAN, controls={"as printed: path by path": lambda r: NLL + r - NLL},
     ),
     Equation(
-        24, 5, NEG + r"\le\log" + LATENT, WRONG, "D4", check_24, np.mean,
+        24, BOUND, NEG + r"\le\log" + LATENT, WRONG, "D4", check_24, np.mean,
         right=NEG + r"\le\mathbb E_q\Big[\log" + LATENT + r"\Big]",
         why=NO_MEAN, controls={"as printed: path by path": lambda r: r},
     ),
     Equation(
-        25, 5, r"p_\theta(x_{0:T})=p(x_T)\prod_{t=1}^Tp_\theta(x_{t-1}\mid x_t)", CORRECT, "D3", check_25, _product,
+        25, BOUND, r"p_\theta(x_{0:T})=p(x_T)\prod_{t=1}^Tp_\theta(x_{t-1}\mid x_t)", CORRECT, "D3", check_25, _product,
         controls={"without p(x_T)": lambda c, x: _product(c, x) - c.log_prior(x)},
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from ddpm_lib.elbo import gaussian_kl
 from ddpm_lib.objective import draw_times, loss
 from ddpm_lib.oracle import Gaussian
 
-from .core import CORRECT, MISATTRIBUTED, SE, UNSTATED, WRONG, Equation, Finding
+from .core import CORRECT, MISATTRIBUTED, SE, SIMPLE, UNSTATED, WRONG, Equation, Finding
 from .toys import HO, tables
 
 ALPHA, BETA, AB, ABP, BT = tables()
@@ -177,7 +177,7 @@ BRACKET = r"\frac1{\sqrt{\alpha_t}}\Big(x_t-" + N + r"\,\epsilon\Big)"
 
 ALL = (
     Equation(
-        44, 6,
+        44, SIMPLE,
         r"x_t=\sqrt{\alpha_t}x_0+\sqrt{1-\alpha_t}\epsilon\Rightarrow x_0=" + X + r"-\sqrt{1-\alpha_t}\,\epsilon",
         WRONG,
         "D10", check_44, _right_x0,
@@ -189,7 +189,7 @@ ALL = (
         },
     ),
     Equation(
-        45, 6, r"\tilde\mu_t=\dots=" + X + r"-\frac{\beta_t}{\sqrt{1-\alpha_t}}\epsilon", WRONG, "D10", check_45,
+        45, SIMPLE, r"\tilde\mu_t=\dots=" + X + r"-\frac{\beta_t}{\sqrt{1-\alpha_t}}\epsilon", WRONG, "D10", check_45,
         right_mu,
         right=r"\tilde\mu_t=" + BRACKET,
         why="α for ᾱ (so it subtracts √β·ε), 1/√α is missing, and its middle is not its right side.",
@@ -200,25 +200,26 @@ ALL = (
         },
     ),
     Equation(
-        46, 6, r"L_t=" + HALF + r"\lVert\tilde\mu_t(x_t,x_0)-\mu_\theta(x_t,t)\rVert^2", UNSTATED, "D11", check_46, _kl,
+        46, SIMPLE,
+        r"L_t=" + HALF + r"\lVert\tilde\mu_t(x_t,x_0)-\mu_\theta(x_t,t)\rVert^2", UNSTATED, "D11", check_46, _kl,
         right=r"L_t=\mathbb E_q\Big[" + HALF + r"\lVert\tilde\mu_t-\mu_\theta\rVert^2\Big]+\tfrac N2"
         r"\Big(\tfrac{\tilde\beta_t}{\sigma_t^2}-1+\log\tfrac{\sigma_t^2}{\tilde\beta_t}\Big)",
         why="Right up to a constant that is 0 only for σ² = β̃; needs Σ_θ = σ²I.",
         controls={"as printed: without the constant": lambda square, v1, v2, n: square / (2 * v2)},
     ),
     Equation(
-        47, 6, r"L_t=" + HALF + r"\big\lVert" + X + "-" + N + r"\epsilon-\mu_\theta\big\rVert^2", WRONG, "D10",
+        47, SIMPLE, r"L_t=" + HALF + r"\big\lVert" + X + "-" + N + r"\epsilon-\mu_\theta\big\rVert^2", WRONG, "D10",
         check_47,
         _term_47(right_mu), right=HALF + r"\big\lVert" + BRACKET + r"-\mu_\theta\big\rVert^2",
         why="1/√α_t in front of ε is missing.", controls={"as printed": _term_47(_without_root)},
     ),
     Equation(
-        48, 6, r"\mu_\theta=" + X + "-" + N + EPS_HAT, WRONG, "D10", check_45, right_mu,
+        48, SIMPLE, r"\mu_\theta=" + X + "-" + N + EPS_HAT, WRONG, "D10", check_45, right_mu,
         right=r"\mu_\theta=\frac1{\sqrt{\alpha_t}}\Big(x_t-" + N + r"\," + EPS_HAT + r"\Big)",
         why="The same root; samples do not show it, this check does.", controls={"as printed": _without_root},
     ),
     Equation(
-        49, 6,
+        49, SIMPLE,
         HALF + r"\big\lVert" + X + "-" + N + r"\epsilon-" + X + "-" + N + r"\epsilon_\theta\big\rVert^2",
         WRONG,
         "D10", check_49, _term_49(1),
@@ -227,7 +228,7 @@ ALL = (
         why="The sign of ε_θ: its minimum is at ε_θ = -ε.", controls={"as printed": _term_49(-1)},
     ),
     Equation(
-        50, 6,
+        50, SIMPLE,
         r"L_t=\frac{\beta_t^2}{2\sigma_t^2\alpha_t(1-\bar\alpha_t)}\lVert\epsilon-\epsilon_\theta(x_t,t)\rVert^2",
         CORRECT,
         "D13", check_50, lambda a, b, ab: b / (2 * a * (1 - ab)),
@@ -235,13 +236,14 @@ ALL = (
         controls={"what (47)-(48) would give": lambda a, b, ab: b / (2 * (1 - ab))},
     ),
     Equation(
-        51, 6, r"L_t=\lVert\epsilon-\epsilon_\theta(x_t,t)\rVert^2", MISATTRIBUTED, "D14", check_51, lambda L, w: L / w,
+        51, SIMPLE,
+        r"L_t=\lVert\epsilon-\epsilon_\theta(x_t,t)\rVert^2", MISATTRIBUTED, "D14", check_51, lambda L, w: L / w,
         right=r"\lVert\epsilon-\epsilon_\theta\rVert^2=L_t\Big/\frac{\beta_t^2}{2\sigma_t^2\alpha_t(1-\bar\alpha_t)}",
         why="Ho et al. 2020, sec. 3.4, dropped the weight; it is not the L_t of (50).",
         controls={"read as the L_t of (50)": lambda L, w: L},
     ),
     Equation(
-        52, 6, r"L_{simple}=\mathbb E_{t,x_0,\epsilon}\big[\lVert\epsilon-\epsilon_\theta(x_t,t)\rVert^2\big]",
+        52, SIMPLE, r"L_{simple}=\mathbb E_{t,x_0,\epsilon}\big[\lVert\epsilon-\epsilon_\theta(x_t,t)\rVert^2\big]",
         MISATTRIBUTED, "D14",
         check_52, loss, right=r"\text{the same, with }t\sim\mathcal U\{1,\dots,T\}",
         why="It is Ho et al. 2020, eq. (14); that t is uniform from 1 to T is not said.",

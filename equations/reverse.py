@@ -12,7 +12,7 @@ from ddpm_lib.diffusion import q_posterior
 from ddpm_lib.oracle import Gaussian
 from ddpm_lib.samplers import ancestral, beta
 
-from .core import CORRECT, SE, SLIP, Equation, Finding
+from .core import CORRECT, REVERSE, SE, SLIP, Equation, Finding
 from .eight_steps import Chain
 from .toys import HO, tables
 
@@ -108,7 +108,8 @@ def _swapped(x0, xt, t):
 
 ALL = (
     Equation(
-        11, 4, r"p(x_{t-1}\mid x_t)=\mathcal N(x_{t-1};\mu_\theta(x_t,t),\Sigma_\theta(x_t,t))", SLIP, "D3", check_11,
+        11, REVERSE,
+        r"p(x_{t-1}\mid x_t)=\mathcal N(x_{t-1};\mu_\theta(x_t,t),\Sigma_\theta(x_t,t))", SLIP, "D3", check_11,
         lambda mean, var, z: mean + math.sqrt(var) * z,
         right=r"p_\theta(x_{t-1}\mid x_t)=\mathcal N(x_{t-1};\mu_\theta(x_t,t),\Sigma_\theta(x_t,t)),\quad"
         r" p(x_T)=\mathcal N(0,I)",
@@ -116,23 +117,24 @@ ALL = (
         controls={"no noise added": lambda mean, var, z: mean},
     ),
     Equation(
-        40, 4, r"q(x_{t-1}\mid x_t,x_0)=\mathcal N(x_{t-1};\tilde\mu_t(x_t,x_0),\tilde\beta_tI)", CORRECT, "D9",
+        40, REVERSE, r"q(x_{t-1}\mid x_t,x_0)=\mathcal N(x_{t-1};\tilde\mu_t(x_t,x_0),\tilde\beta_tI)", CORRECT, "D9",
         check_40, _posterior, why="For t ≥ 2; at t = 1 it is a point.",
         controls={"variance β_t": lambda x0, xt, t: (_posterior(x0, xt, t)[0], BETA[t])},
     ),
     Equation(
-        41, 4, r"p_\theta(x_{t-1}\mid x_t)=\mathcal N(x_{t-1};\mu_\theta(x_t,t),\Sigma_\theta(x_t,t))", CORRECT, "D3",
+        41, REVERSE,
+        r"p_\theta(x_{t-1}\mid x_t)=\mathcal N(x_{t-1};\mu_\theta(x_t,t),\Sigma_\theta(x_t,t))", CORRECT, "D3",
         check_41, partial(ancestral, variance=beta), controls={"σ² where σ belongs": _variance_for_deviation},
     ),
     Equation(
-        42, 4,
+        42, REVERSE,
         r"\tilde\mu_t=\frac{\sqrt{\alpha_t}(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}x_t"
         r"+\frac{\sqrt{\bar\alpha_{t-1}}\beta_t}{1-\bar\alpha_t}x_0",
         CORRECT, "D9", check_42, lambda x0, xt, t: _posterior(x0, xt, t)[0],
         controls={"the factors exchanged": _swapped},
     ),
     Equation(
-        43, 4, r"\tilde\beta_t=\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\beta_t", CORRECT, "D9", check_43,
+        43, REVERSE, r"\tilde\beta_t=\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\beta_t", CORRECT, "D9", check_43,
         lambda t: _posterior(0.3, 0.5, t)[1], controls={"beta for beta_tilde": lambda t: BETA[t]},
     ),
 )  # fmt: skip

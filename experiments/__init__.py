@@ -1,1 +1,1 @@
-"""The experiments of part IV: declared grids of recipes, their runner, the tables that they made."""
+"""The experiments of the book: declared grids of recipes, their runner, the tables that they made."""

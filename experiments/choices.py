@@ -2,7 +2,7 @@
 
     python experiments/choices.py          # fills in what is missing in choices.csv; some two minutes a row on one core
 
-Chapter 9 shows the table.
+The chapter on training shows the table.
 """
 
 import argparse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 import sys
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ def difference(experiment: Experiment, column: str, more: str, less: str) -> Dif
         float(stats.t.ppf(0.975, degrees)) * math.sqrt(whole),
         (len(values[more]), len(values[less])),
     )
+
+
+def number(chapter: str) -> int:
+    """The number of a chapter, which its title begins with."""
+    return int(re.findall(r"^# (\d+) · ", text(chapter))[0])
 
 
 def text(chapter: str) -> str:

@@ -237,7 +237,7 @@ EXPERIMENT = Experiment(
     watch=Path,
 )
 
-CHAPTER = "15_few_data"
+CHAPTER = "few_data"
 THRICE = "250, three times the steps"
 CLAIMS = (
     Claim("With 250 signals the loss on fresh ones is far lower", "loss", "60", "250", by=1.0),

@@ -162,7 +162,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "17_other_functions"
+CHAPTER = "other_functions"
 BOOK, BOX, SAW, ALONE, LONG = "BenchmarkMorlet", "Edges", "Sawtooth", "all families", "all families, 4 times as long"
 CLAIMS = (
     Claim("The loss over the floor is lower for boxes than for the wavelets of this book", "loss", BOOK, BOX),

@@ -114,7 +114,7 @@ EXPERIMENT = Chains(
     measure=lambda *_: {},
 )
 
-CHAPTER = "18_fast_samplers"
+CHAPTER = "grids_and_solvers"
 CLAIMS = (
     Claim("at twenty steps 2M has fewer valid samples", "20: valid", "SDE-2M", "2M"),
     Claim(

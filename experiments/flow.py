@@ -90,7 +90,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "22_score_ode_flow"
+CHAPTER = "score_and_flow"
 EPS, PLAIN_FLOW, LOGIT = (
     "plain, ε on the linear schedule",
     "plain, flow matching",

@@ -101,7 +101,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "23_real_signals"
+CHAPTER = "your_signals"
 SHORT, LONG, LEVEL = "128 samples", "1024 samples", "one level more"
 CLAIMS = (
     Claim("The loss over the floor rises with the length", "loss", LONG, SHORT, by=0.2),

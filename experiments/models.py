@@ -121,7 +121,7 @@ EXPERIMENT = Experiment(
     measure=both,
 )
 
-CHAPTER = "13_simpler_models"
+CHAPTER = "simpler_models"
 FULL, EVENLY, BARE = "the U-Net", "the U-Net, t uniform", "no linear denoiser, t uniform"
 UNTOLD, CUT, NUMBER = "not told the noise level", "no bridges", "one number for the linear denoiser"
 LONG, CONV, NEITHER = "MLP, 7 times as long", "plain conv net", "neither linear denoiser nor noise level"

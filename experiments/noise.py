@@ -86,7 +86,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "14_noise"
+CHAPTER = "noisy_data"
 BEST = "Every network is best on the data it was trained on."
 CLAIMS = (
     *(

@@ -207,7 +207,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "23_real_signals"
+CHAPTER = "your_signals"
 BEATS = "heartbeats"
 CLAIMS = (
     Claim("On the training part more steps help to the end.", "train", BEATS, "heartbeats, 1800 steps"),

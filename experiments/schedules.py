@@ -158,7 +158,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "12_schedules"
+CHAPTER = "noise_levels"
 DRAWN, SLIP, RIGHT = "linear, t by error", "linear, T = 300, unscaled", "linear, T = 300"
 LOWER = (
     "With $t$ by error the loss on the linear schedule is lower than on the cosine or the shifted one with $t$ uniform"

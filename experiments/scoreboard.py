@@ -36,7 +36,7 @@ from ddpm_lib import (
 from ddpm_lib.store import SHIPPED
 
 from . import data, few_steps, flow, models, noise, targets
-from .claims import interval
+from .claims import interval, number
 from .runner import SAMPLES, judged, ratio
 
 FAMILY, SCHEDULE = BenchmarkMorlet(), linear()
@@ -67,6 +67,11 @@ class Row:
     law: Estimate | None = None
     distance: Estimate | None = None
     bits: Estimate | None = None
+
+
+def titled(chapter: str, method: str) -> str:
+    """A method with the number of its chapter."""
+    return f"{number(chapter):<2} {method}"
 
 
 def scores(runs: list[dict[str, float]]) -> dict[str, Estimate]:
@@ -105,16 +110,19 @@ def measured(n: int = 1024) -> list[Row]:
     (seconds,) = re.findall(r"seconds to train.*\| (\d+) \|", (SHIPPED / "README.md").read_text("utf-8"))
     ours = {"weights": weights, "seconds": float(seconds), "loss": ratio(recipe, unet, 1, 1000, 4096)}
     rows = [
-        Row("11 real signals", **scores(real)),
-        Row("7  the exact denoiser, SDE-2M", evaluations=20, loss=Estimate(1.0, 0.0), bits=Estimate(0.0, 0.0),
-            **drawn(exact, n // 4, dpmpp_2m_sde, 20)),
-        Row("7  the linear denoiser, SDE-2M", evaluations=20, loss=ratio(recipe, best_linear, 1, 1000, 4096),
-            bits=bits(best_linear, truth, y, 16), **drawn(best_linear, n, dpmpp_2m_sde, 20)),
-        Row("9  what ships, SDE-2M", evaluations=20, **ours, bits=bits(unet, truth, y, 16),
+        Row(titled("is_it_any_good", "real signals"), **scores(real)),
+        Row(titled("best_denoiser", "the exact denoiser, SDE-2M"), evaluations=20, loss=Estimate(1.0, 0.0),
+            bits=Estimate(0.0, 0.0), **drawn(exact, n // 4, dpmpp_2m_sde, 20)),
+        Row(titled("best_denoiser", "the linear denoiser, SDE-2M"), evaluations=20,
+            loss=ratio(recipe, best_linear, 1, 1000, 4096), bits=bits(best_linear, truth, y, 16),
+            **drawn(best_linear, n, dpmpp_2m_sde, 20)),
+        Row(titled("training", "what ships, SDE-2M"), evaluations=20, **ours, bits=bits(unet, truth, y, 16),
             **drawn(unet, n, dpmpp_2m_sde, 20)),
     ]  # fmt: skip
     for name, step in {"2M": dpmpp_2m, "DDIM": ddim, "ancestral": ancestral}.items():
-        rows.append(Row(f"18 what ships, {name}", evaluations=20, **ours, **drawn(unet, n, step, 20)))
+        rows.append(
+            Row(titled(few_steps.CHAPTER, f"what ships, {name}"), evaluations=20, **ours, **drawn(unet, n, step, 20))
+        )
     return rows
 
 
@@ -152,11 +160,11 @@ def of(module: ModuleType, run: str, name: str, prefix: str = "", evaluations: i
 
     worst = [max((float(v) for k, v in row.items() if k.startswith(f"{prefix}law_")), default=0.0) for row in rows]
     law = column(f"{prefix}law") or Estimate(*interval(worst))
-    name, weights = f"{module.CHAPTER[:2]} {name}", column("weights")
+    weights = column("weights")
     # the median: one row in some was made while the machine did other things; what trains nothing has no time
     seconds = None if run in few_steps.SAMPLERS else statistics.median(float(row["seconds"]) for row in rows)
     return Row(
-        name, weights and weights.value, seconds, evaluations, column("loss"),
+        titled(module.CHAPTER, name), weights and weights.value, seconds, evaluations, column("loss"),
         column(f"{prefix}valid"), law, column(f"{prefix}distance"),
     )  # fmt: skip
 

@@ -131,7 +131,7 @@ EXPERIMENT = Experiment(
     measure=measure,
 )
 
-CHAPTER = "16_targets_and_weights"
+CHAPTER = "targets_and_weights"
 EPSILON, SIGNAL, VELOCITY = "plain, ε with L_simple", "plain, x₀ with L_simple", "plain, v with L_simple"
 OWN, OWN_V = "plain, x₀ with its own loss", "plain, v with its own loss"
 TERMS, EVEN, MIN_SNR = "the bound, t by its terms", "the bound, t uniform", "min-SNR-5"

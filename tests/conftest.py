@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from book import parts
 from filelock import FileLock
 from pages import FLAGS, NO_BROWSER, find_browser, served, set_mathematics
 
 ROOT = Path(__file__).resolve().parents[1]
 
 OUT = ROOT / "_build" / "test"
-FILES = [file for kind in ("ipynb", "md") for file in (ROOT / "chapters").rglob(f"*.{kind}")]
-PAGES = sorted(file.relative_to(ROOT).with_suffix(".html").as_posix() for file in FILES)
+PAGES = [f"{name}.html" for _, names in parts() for name in names]  # in the order of the book
 VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]'
 
 

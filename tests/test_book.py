@@ -20,11 +20,12 @@ import ddpm_lib
 from ddpm_lib import explorers
 from ddpm_lib.sampler_widget import Sampler
 from ddpm_lib.widgets import PathPlayer
+from experiments import scoreboard
 
 ROOT = Path(__file__).resolve().parents[1]
 
 FILES = sorted((ROOT / "chapters").glob("*.ipynb"))
-CHAPTERS = [file for file in FILES if re.match(r"\d\d_", file.name)]
+SCOREBOARD = ROOT / "chapters" / "scoreboard.ipynb"
 MAX_PNG = 100_000  # bytes
 MAX_IGNORED = 0.2  # of a chapter's code cells
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -59,6 +60,7 @@ def outputs(file, kind):
                 yield cell, output["data"][kind]
 
 
+CHAPTERS = [file for file in book.chapter_files() if book.HEAD.match(markdown(file)[0])]  # in their order
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 each_chapter = pytest.mark.parametrize("file", CHAPTERS, ids=lambda file: file.stem)
 
@@ -102,6 +104,33 @@ def test_toc_names_the_notebooks_and_pages_that_exist():
 
 def test_the_numbers_of_chapters_are_their_places_in_the_contents():
     assert book.number(write=False) == [], "run: make number"
+    assert [int(re.match(r"# (\d+)", markdown(file)[0])[1]) for file in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
+
+
+def numbered_parts():
+    """The parts of the book proper, which have a numeral: caption → the names of their chapters."""
+    (_, root), *others = book.parts()
+    parts = {caption: files for caption, files in others if re.match("[IVX]+ · ", caption)}
+    parts[next(iter(parts))] = root + parts[next(iter(parts))]  # the page on which the book opens
+    return {caption: [Path(file).name for file in files] for caption, files in parts.items()}
+
+
+def test_the_chapters_of_the_numbered_parts_are_those_with_a_number():
+    assert [name for names in numbered_parts().values() for name in names] == [file.stem for file in CHAPTERS]
+
+
+@each_file
+def test_links_that_cells_have_printed_carry_the_numbers_of_their_chapters(file):
+    numbers = {chapter.name: str(n) for n, chapter in enumerate(CHAPTERS, 1)}
+    for _, printed in outputs(file, "text/markdown"):
+        for label, name in re.findall(r"\[\**(\d+)\**\]\((\w+\.ipynb)\)", "".join(printed)):
+            assert label == numbers[name], f"run: make record CHAPTERS={file.stem}"
+
+
+def test_the_scoreboard_names_its_methods_by_the_numbers_of_their_chapters():
+    printed = "".join("".join(out.get("text", [])) for cell in code_cells(SCOREBOARD) for out in cell["outputs"])
+    for row in scoreboard.stored():
+        assert f"\n{row.method} " in printed, "run: make record CHAPTERS=scoreboard"
 
 
 LISTED = [file for page in pages() for file in (ROOT / f"{page}.ipynb", ROOT / f"{page}.md") if file.exists()]
@@ -280,7 +309,6 @@ def test_interactive_figures_are_stored_with_their_state_and_today_s_front_end(f
 def test_a_chapter_has_its_anatomy(file):
     text = "\n".join(markdown(file))
     opening = markdown(file)[0] + markdown(file)[1]
-    assert opening.startswith(f"# {int(file.stem[:2])} · "), opening[:60]
     for phrase in ("you will be able to", "needs", "runs in"):
         assert phrase in opening, f"the opening lacks {phrase!r}"
     places = [text.find(f"\n## {heading}") for heading in ("What to remember", "Exercises", "Read on")]
@@ -309,11 +337,12 @@ def test_every_exercise_has_a_solution_and_code_in_it_is_run(file):
 
 
 def test_the_course_plan_names_every_chapter_and_exercises_that_exist():
-    plan = (ROOT / "chapters" / "appendix_teaching.md").read_text("utf-8")
-    assert set(re.findall(r"\((\d\d_\w+)\.ipynb\)", plan)) == {file.stem for file in CHAPTERS}
-    there = {f"{int(file.name[:2])}.{n}" for file in CHAPTERS for n in exercises(file)}
+    plan = (ROOT / "chapters" / "teaching.md").read_text("utf-8")
+    assert {file.name for file in CHAPTERS} <= set(re.findall(r"\((\w+\.ipynb)\)", plan))
+    there = {(str(n), file.name) for file in CHAPTERS for n in exercises(file)}
     rows = re.findall(r"^\| \d+ \|.*\| ([^|]+) \|$", plan, re.M)
-    given = [name for row in rows for name in re.findall(r"\d+\.\d+", row)]
+    given = [name for row in rows for name in re.findall(r"\[\d+\.(\d+)\]\((\w+\.ipynb)\)", row)]
+    assert len(given) == sum(len(re.findall(r"\d+\.\d+", row)) for row in rows)
     assert len(rows) == 12 and set(given) <= there and len(given) == len(set(given))
 
 
@@ -344,11 +373,20 @@ def test_the_lock_has_a_hash_for_all_but_torch():
 
 
 def test_the_map_of_the_book_is_what_the_chapters_say_they_need():
-    """Chapter 1 draws it; each chapter names what it needs in its opening, in the sentence that begins "It needs"."""
+    """Drawn by the first chapter; each says what it needs in the sentence of its opening that begins "It needs"."""
     (cell,) = [c for c in code_cells(CHAPTERS[0]) if source(c).startswith("MAP = {")]
-    drawn = ast.literal_eval(source(cell).partition("MAP = ")[2].partition("\n}")[0] + "\n}")
+    values = re.findall(r"^[A-Z]+ = ([{(].*?^[})])", source(cell), re.S | re.M)
+    drawn, parts = map(ast.literal_eval, values)
     needs = {}
     for file in CHAPTERS:
         sentence = re.search(r"It needs .*?[.:](?=\s|$)", markdown(file)[0], re.S)[0]
-        needs[int(file.name[:2])] = {int(n) for n in re.findall(r"\((\d\d)_\w+\.ipynb\)", sentence)}
-    assert {n: set(before) for n, (*_, before) in drawn.items()} == needs
+        needs[file.stem] = set(re.findall(r"\((\w+)\.ipynb\)", sentence))
+    assert {name: set(before) for name, (*_, before) in drawn.items()} == needs
+    assert list(drawn) == list(needs)  # it draws their numbers, which are their places
+    of = {name: caption for caption, names in numbered_parts().items() for name in names}
+    assert {name: parts[part] for name, (_, part, *_) in drawn.items()} == of
+
+
+def test_the_table_of_the_first_chapter_is_the_contents():
+    rows = re.findall(r"^\| ([IVX]+ · [^|]+) \| (.*?) \|", "\n".join(markdown(CHAPTERS[0])), re.M)
+    assert {caption: re.findall(r"\((\w+)\.ipynb\)", links) for caption, links in rows} == numbered_parts()

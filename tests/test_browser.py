@@ -74,7 +74,7 @@ def test_search_finds_a_word(visit, origin):
 @origins
 def test_a_link_into_a_folded_derivation_unfolds_it(visit, origin):
     """Also where the browser does not do so by itself: it is told by hand here, after folding all again."""
-    seen = visit(origin, "chapters/05_the_bound.html#eq-17")
+    seen = visit(origin, "chapters/the_bound.html#eq-17")
     shown = "document.getElementById('eq-17').closest('details').open"
     assert seen.tab.evaluate(shown)
     seen.tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = false; })")
@@ -114,7 +114,7 @@ def test_no_link_inside_the_book_is_dead(html):
 
 def test_every_public_name_has_one_entry_a_link_to_it_and_its_source(html):
     entries = [(page, *found) for page in API for found in re.findall(ENTRY, (html / page).read_text("utf-8"), re.S)]
-    overview = (html / "chapters/appendix_api.html").read_text("utf-8")
+    overview = (html / "chapters/api.html").read_text("utf-8")
     for name in ddpm_lib.__all__:
         mine = [entry for entry in entries if entry[1].split(".")[-1] == name and entry[1].count(".") == 2]
         assert len(mine) == 1, f"{name} has {len(mine)} entries in the reference"
@@ -156,7 +156,7 @@ def test_a_player_without_its_state_says_so(visit, html):
 @pytest.mark.parametrize(("origin", "motion"), [("http", "no-preference"), ("file", "reduce")])
 def test_the_network_in_the_page_makes_a_wavelet_that_was_asked_for(visit, origin, motion):
     """Press, wait, read the verdict: by the keyboard, with what is asked for, and for a signal with a hole."""
-    seen = visit(origin, "chapters/10_sampling.html", reduced_motion=motion)
+    seen = visit(origin, "chapters/sampling.html", reduced_motion=motion)
     seen.players_are_ready()
     stage = seen.tab.locator(".stage")
     verdict, go = stage.get_by_role("status"), stage.locator("button.main")

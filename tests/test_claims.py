@@ -74,11 +74,11 @@ def test_two_seeds_are_no_claim(table):
 def test_a_claim_that_no_chapter_makes_fails(table, tmp_path, monkeypatch, capsys, sentence, held):
     experiment = table(a=[2.0, 2.1, 2.2], b=[1.0, 1.1, 1.2])
     cell = {"cell_type": "markdown", "source": ["Look: *A* is\n", "larger. That is all."]}
-    (tmp_path / "99_toy.ipynb").write_text(json.dumps({"cells": [cell]}))
+    (tmp_path / "toy.ipynb").write_text(json.dumps({"cells": [cell]}))
     monkeypatch.setattr(claims, "CHAPTERS", tmp_path)
     monkeypatch.setattr("experiments.__main__.NAMES", ("models",))
     for name, value in {
-        "CHAPTER": "99_toy",
+        "CHAPTER": "toy",
         "EXPERIMENT": experiment,
         "CLAIMS": (Claim(sentence, "loss", "a", "b"),),
     }.items():

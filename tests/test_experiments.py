@@ -16,7 +16,7 @@ from faults import finish, fork
 from helpers import SHORT, small
 
 from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, NoisyOracle, cosine, linear, q_sample, simple
-from experiments import coverage, families, models, noise, runner, schedules, scoreboard
+from experiments import claims, coverage, families, models, noise, runner, schedules, scoreboard
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main
 from experiments.runner import Experiment
@@ -245,12 +245,13 @@ def test_a_row_of_the_scoreboard_needs_three_seeds():
         for k in range(3)
     ]
     two, three = (
-        SimpleNamespace(EXPERIMENT=SimpleNamespace(rows=lambda n=n: rows[:n]), CHAPTER="99_none") for n in (2, 3)
+        SimpleNamespace(EXPERIMENT=SimpleNamespace(rows=lambda n=n: rows[:n]), CHAPTER="training") for n in (2, 3)
     )
     assert scoreboard.of(two, "a", "something") is None
     row = scoreboard.of(three, "a", "something")
     # mean 2 and standard deviation 1 of three: Student's 4.303/√3
-    assert row.method == "99 something" and row.loss.value == 2 and abs(row.loss.margin - 4.303 / 3**0.5) < 1e-3
+    assert row.method == f"{claims.number('training'):<2} something"
+    assert row.loss.value == 2 and abs(row.loss.margin - 4.303 / 3**0.5) < 1e-3
     assert row.law.value == 2 and row.law.margin == 0 and row.seconds == 7  # of each seed the worst law
     assert row.distance is None and row.weights is None
 

@@ -32,7 +32,7 @@ def figure(visit, request):
 
 @pytest.mark.browser
 def test_forward(figure):
-    seen, stage, verdict = figure("03_forward_process")
+    seen, stage, verdict = figure("forward_process")
     time = stage.locator("input[type=range]").first
     for T, make in ((1000, cosine), (50, cosine), (300, sigmoid)):
         stage.get_by_role("combobox", name="schedule").select_option(make.__name__)
@@ -54,7 +54,7 @@ def test_forward(figure):
 
 @pytest.mark.browser
 def test_posterior(figure):
-    seen, stage, verdict = figure("04_reverse_process")
+    seen, stage, verdict = figure("reverse_process")
     time, clean, noisy = stage.locator("input[type=range]").all()
     for T in (10, 1000):
         stage.get_by_role("combobox", name="steps T").select_option(str(T))
@@ -72,7 +72,7 @@ def test_posterior(figure):
 @pytest.mark.browser
 def test_bound(figure):
     """Its sums are those of `gaussian_kl`, from the errors that its page carries."""
-    seen, stage, verdict = figure("05_the_bound")
+    seen, stage, verdict = figure("the_bound")
     choose, mix = stage.get_by_role("combobox", name="variance"), stage.locator("input[type=range]")
     totals = {}
     for who in ("exact", "linear"):

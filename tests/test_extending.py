@@ -34,7 +34,7 @@ from ddpm_lib import (
 from ddpm_lib.__main__ import main
 from ddpm_lib.runs import run_of
 
-PAGE = Path(__file__).resolve().parents[1] / "chapters" / "appendix_extending.ipynb"
+PAGE = Path(__file__).resolve().parents[1] / "chapters" / "extending.ipynb"
 KINDS = ("Line", "constant", "Flow", "midpoint", "dilated", "Mirrored")
 OPTIONS = {
     "family": "outside.Line",

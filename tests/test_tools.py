@@ -67,12 +67,12 @@ def test_the_cache_sees_another_python(small, monkeypatch):
 
 
 def test_the_chapters_are_those_of_the_contents_in_their_order(small):
-    for name in ("01_a", "02_b", "09_training", "03_not_listed"):
+    for name in ("a", "b", "training", "not_listed"):
         small(name, "1")
     (book.ROOT / "_toc.yml").write_text(
-        "root: chapters/01_a\nparts:\n- chapters:\n  - file: chapters/02_b\n  - file: chapters/09_training\n"
+        "root: chapters/a\nparts:\n- chapters:\n  - file: chapters/b\n  - file: chapters/training\n"
     )
-    assert [file.stem for file in book.chapter_files()] == ["01_a", "02_b", "09_training"]
+    assert [file.stem for file in book.chapter_files()] == ["a", "b", "training"]
 
 
 FIRST = """# 1 · First
@@ -144,8 +144,8 @@ CONFIG = "repository:\n  url: {}\n  branch: v1\n"
 def test_the_address_goes_from_the_config_into_the_first_cells_and_back(small):
     for address in ('""', "https://example.org/book.git", "https://example.org/other.git"):
         (book.ROOT / "_config.yml").write_text(CONFIG.format('""'))
-        file = small("01_a", book.start() + "\nmore = 1", "b = 2")
-        (book.ROOT / "_toc.yml").write_text("root: chapters/01_a\n")
+        file = small("a", book.start() + "\nmore = 1", "b = 2")
+        (book.ROOT / "_toc.yml").write_text("root: chapters/a\n")
         (book.ROOT / "_config.yml").write_text(CONFIG.format(address))
         for _ in range(2):
             book.address()
@@ -196,18 +196,18 @@ def test_the_chapters_begin_as_the_trial_expects():
 
 
 def test_a_failed_cell_is_named(small):
-    file = small("03_bad", "a = 1", "b = a / 0")
-    with pytest.raises(book.ChapterFailed, match=r"(?s)03_bad, code cell 2 \(b = a / 0\):.*ZeroDivisionError"):
+    file = small("bad", "a = 1", "b = a / 0")
+    with pytest.raises(book.ChapterFailed, match=r"(?s)bad, code cell 2 \(b = a / 0\):.*ZeroDivisionError"):
         book.execute(file)
     # matplotlib draws after the cell has run: its error is shown, and the kernel calls the cell done
-    file = small("04_worse", "import matplotlib.pyplot as plt", r"plt.title(r'$\tilde{\β}$')" + "\nplt.show()")
-    with pytest.raises(book.ChapterFailed, match=r"(?s)04_worse, code cell 2 \(plt.title.*Expected end_group"):
+    file = small("worse", "import matplotlib.pyplot as plt", r"plt.title(r'$\tilde{\β}$')" + "\nplt.show()")
+    with pytest.raises(book.ChapterFailed, match=r"(?s)worse, code cell 2 \(plt.title.*Expected end_group"):
         book.execute(file)
 
 
 @pytest.mark.slow
 def test_two_recordings_are_equal_to_the_byte(small):
-    file = small("02_b", FIGURE, PLAYER, "import sys\n\nprint('out')\nprint('a warning', file=sys.stderr)")
+    file = small("b", FIGURE, PLAYER, "import sys\n\nprint('out')\nprint('a warning', file=sys.stderr)")
     texts = []
     for _ in range(2):
         nb = book.execute(file)

@@ -2,7 +2,7 @@
 
     python3 -m venv service
     service/bin/pip install torch numpy scipy matplotlib ipykernel nbclient        # the newest, as such services have
-    service/bin/python tools/alone.py 01 03 09 10
+    service/bin/python tools/alone.py why forward training sampling
 
 The chapter's first cell fetches the project: from this repository on disk (its last commit), because it is told that
 address. It then installs the project with what the extra `chapters` asks for, and the chapter runs whole.

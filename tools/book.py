@@ -1,7 +1,7 @@
 """Run the chapters and build the pages.
 
     python tools/book.py build             run what has changed, then build the pages into _build/html
-    python tools/book.py record [03 09]    run chapters (all, or those whose names contain a word given) and store
+    python tools/book.py record [forward]  run chapters (all, or those whose names contain a word given) and store
                                            their outputs in the notebooks
     python tools/book.py number            write the numbers of the chapters, which are their places in _toc.yml, into
                                            titles, equations and links; `build` does this first

@@ -86,9 +86,9 @@ def model_card(recipe: Recipe, denoiser, seconds: float) -> str:
     return f"""# benchmark.safetensors
 
 The book's own model, `pretrained()`: a `UNet1D` around the linear denoiser, {weights:,} weights, trained on the
-benchmark family by `make model`. It is `Recipe()`, whose figures chapter 9 and `benchmarks/table.md` give, with more
-steps, and with parameters told in training: it generates the 128-sample wavelets of that family, of given parameters
-if asked, and is good for nothing else. Licence: MIT. `make scores` measures it again.
+benchmark family by `make model`. It is `Recipe()`, whose figures the chapter on training and `benchmarks/table.md`
+give, with more steps, and with parameters told in training: it generates the 128-sample wavelets of that family, of
+given parameters if asked, and is good for nothing else. Licence: MIT. `make scores` measures it again.
 
 | recipe | |
 |---|---|
