@@ -5,6 +5,7 @@ sphinx.ext.autodoc and napoleon read the docstrings, viewcode adds the source; w
 - `.. library::` lists every public name under the row of README's table that its module stands in;
 - `.. commands::` shows what `ddpm --help` and the help of each command say first;
 - a name in backticks in a docstring is a link, wherever in the library it is defined;
+- so is a chapter, which a docstring names by its file and the page by its number;
 - a field of a NamedTuple has no entry of its own ("Alias for field number 0"), nor has a dataclass's field whose
   default is a function: it would look like a method;
 - a signature is that of ``__init__`` where a framework hides it, and its defaults are written as Python would be;
@@ -17,6 +18,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +34,10 @@ from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+from book import chapters  # noqa: E402
+
+CHAPTERS = re.compile(r"\b[Cc]hapters?\s+`\w+`(?:(?:,|\s+and)\s+`\w+`)*")
 
 
 class Row(NamedTuple):
@@ -58,6 +63,23 @@ def names(module: str) -> list[str]:
     return sorted(places, key=lambda name: place.start() if (place := places[name]) else 0)
 
 
+@cache
+def numbers() -> dict[str, int]:
+    return {file.stem: n for n, file in enumerate(chapters(), 1)}
+
+
+def link_chapters(text: str) -> str:
+    """Docstrings name chapters by their files: as ``:doc:`9 </chapters/training>```."""
+    known = numbers()
+    return CHAPTERS.sub(
+        lambda said: re.sub(r"`(\w+)`", lambda name: f":doc:`{known[name[1]]} </chapters/{name[1]}>`", said[0]), text
+    )
+
+
+def in_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = link_chapters("\n".join(lines)).split("\n")
+
+
 class Library(Directive):
     """Every public name under its row of README's table."""
 
@@ -79,7 +101,7 @@ class Library(Directive):
         text = inspect.getdoc(thing) if callable(thing) else "\n".join(of_constants.get(("", name), []))
         # Sphinx would end the sentence at the full stop of an abbreviation
         kept = re.sub(r"\b(eq|sec|fig)\.(?= )", "\\1\0", text or "")
-        return extract_summary(kept.splitlines(), self.state.document).replace("\0", ".")
+        return extract_summary(link_chapters(kept).splitlines(), self.state.document).replace("\0", ".")
 
 
 class Commands(Directive):
@@ -144,6 +166,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("library", Library)
     app.add_directive("commands", Commands)
     app.connect("missing-reference", link)
+    app.connect("autodoc-process-docstring", in_docstring)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-signature", signature)
     app.connect("html-page-context", plain_signatures)

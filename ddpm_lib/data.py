@@ -1,4 +1,4 @@
-"""Batches that are made afresh at every step, each a pure function of (seed, global step) (chapter 2).
+"""Batches that are made afresh at every step, each a pure function of (seed, global step) (chapter `morlet_data`).
 
 Resuming a run, any number of worker processes and any number of ranks see the same batches because of it.
 """

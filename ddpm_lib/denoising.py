@@ -1,4 +1,4 @@
-"""Denoising as a task: a signal with noise of known size, and the one that was there before (chapter 14).
+"""Denoising as a task: a signal with noise of known size, and the one that was there before (chapter `noisy_data`).
 
 y = x_0 + σ·n is an x_t in other units: x_t = √ᾱ_t·y at the time at which √(1-ᾱ_t)/√ᾱ_t = σ. So a denoiser answers it
 in one step, with the mean of all signals that y could have been, and the second half of a sampler with one of them.

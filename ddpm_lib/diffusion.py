@@ -1,4 +1,6 @@
-"""The forward process, its posterior, and what a network predicts (chapters 3, 4 and 6).
+"""The forward process, its posterior, and what a network predicts.
+
+Chapters `forward_process`, `reverse_process` and `l_simple`.
 
 Shapes: signals (B, C, L); times t (B,), 0 = data, T = noise. Notation of Ho et al. 2020; the numbers in
 brackets are the equations of the report.

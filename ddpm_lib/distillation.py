@@ -1,4 +1,7 @@
-"""Fewer steps by training: a student learns to do in one step what its teacher does in two (chapter 18)."""
+"""Fewer steps by training: a student learns to do in one step what its teacher does in two.
+
+Chapter `grids_and_solvers`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bound on -log p_θ(x_0), term by term, and the weight that it puts on a loss (chapters 5 and 6).
+"""The bound on -log p_θ(x_0), term by term, and the weight that it puts on a loss (chapters `the_bound`, `l_simple`).
 
 L_vlb = L_T + Σ_{t=2}^T L_t + L_0. Here L_t is the term of the step from t to t-1 (Ho et al. 2020 call it L_{t-1}).
 All results are in nats per signal, float64, one for each signal of the batch. The likelihood is that of a

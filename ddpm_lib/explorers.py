@@ -1,4 +1,6 @@
-"""Interactive figures that compute a formula of the book as the reader moves what is in it (chapters 3, 4 and 5).
+"""Interactive figures that compute a formula of the book as the reader moves what is in it.
+
+Chapters `forward_process`, `reverse_process` and `the_bound`.
 
 They work in the built pages as in a live kernel: the tables come from the library, the front end is the formula in
 JavaScript, and a test in a browser holds it to Python's. What the reader has set is a trait that Python can read.
@@ -68,7 +70,7 @@ class ForwardExplorer(anywidget.AnyWidget):
         title: str = "A wavelet sinks into noise",
     ):
         family: Family = BenchmarkMorlet()
-        curves = (linear, quadratic, cosine, sigmoid, log_linear)  # of chapter 3
+        curves = (linear, quadratic, cosine, sigmoid, log_linear)  # those of chapter `forward_process`
         made = {make.__name__.replace("_", "-"): make for make in curves} | {NOT_RESCALED: _not_rescaled}
         tables = [_logs(make(count(T, "A number of steps", 2, 4000))) for make in made.values() for T in steps]
         self._says = f"ForwardExplorer({len(made)} schedules, T in {tuple(steps)})"

@@ -1,4 +1,7 @@
-"""A finite set of signals instead of a family: a training set, recordings, the report's sixty (chapters 2 and 7)."""
+"""A finite set of signals instead of a family: a training set, recordings, the report's sixty.
+
+Chapters `morlet_data` and `best_denoiser`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which times a sampler visits: T > … > 0, steps + 1 of them (chapters 10 and 18)."""
+"""Which times a sampler visits: T > … > 0, steps + 1 of them (chapters `sampling` and `grids_and_solvers`)."""
 
 from __future__ import annotations
 

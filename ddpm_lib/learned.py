@@ -1,4 +1,6 @@
-"""Variances of the reverse step that depend on x_t: a learned one and its loss, and the best there is (chapter 19).
+"""Variances of the reverse step that depend on x_t: a learned one and its loss, and the best there is.
+
+Chapter `variance_and_likelihood`.
 
 The learned one is that of Nichol & Dhariwal 2021, sections 3.1 and 3.3; the numbers of equations are those of their
 arXiv version.

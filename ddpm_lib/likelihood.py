@@ -1,4 +1,4 @@
-"""The likelihood of signals under the probability flow, with the exact divergence (chapter 19).
+"""The likelihood of signals under the probability flow, with the exact divergence (chapter `variance_and_likelihood`).
 
 The flow carries x_0 to x_T without chance: over η = log(√(1-ᾱ)/√ᾱ) it is dx/dη = √(1-ᾱ)·(ε̂ - √(1-ᾱ)·x). How much
 it spreads out on the way is a trace: the divergence is N·ᾱ·(1 - ω), with ω the mean over the N samples of

@@ -1,4 +1,7 @@
-"""What an instrument says of a signal, y = A·x_0 + σ·n, and the exact law of the parameters given that (chapter 21)."""
+"""What an instrument says of a signal, y = A·x_0 + σ·n, and the exact law of the parameters given that.
+
+Chapter `repairs`.
+"""
 
 from __future__ import annotations
 

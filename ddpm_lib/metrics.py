@@ -1,4 +1,7 @@
-"""How far is a denoiser from the exact one, and a signal from its family? (chapters 7, 9 to 11)."""
+"""How far is a denoiser from the exact one, and a signal from its family?
+
+Chapters `best_denoiser`, `training`, `sampling` and `is_it_any_good`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A one-dimensional U-Net that is told the noise level, and the linear skip around it (chapter 8)."""
+"""A one-dimensional U-Net that is told the noise level, and the linear skip around it (chapter `unet`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Signals that were measured with noise: what the best denoiser of them is, and clean signals from it (chapter 14).
+"""Signals that were measured with noise: what the best denoiser of them is, and clean signals from it.
+
+Chapter `noisy_data`.
 
 A noisy signal y = x_0 + σ·n that is noised further, x_t = √ᾱ_t·y + √(1-ᾱ_t)·ε, is a clean signal with noise of
 variance v = ᾱ_t·σ² + 1-ᾱ_t. Everything here follows from that one line.

@@ -1,4 +1,7 @@
-"""The loss of training: L_simple, other weights over t, and how t is drawn (chapters 6, 9 and 16)."""
+"""The loss of training: L_simple, other weights over t, and how t is drawn.
+
+Chapters `l_simple`, `training` and `targets_and_weights`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muon for the kernels of convolutions, AdamW for everything else (chapter 9)."""
+"""Muon for the kernels of convolutions, AdamW for everything else (chapter `training`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact answer, E[x_0 | x_t], for Gaussian data and for a finite set of signals (chapter 7).
+"""The exact answer, E[x_0 | x_t], for Gaussian data and for a finite set of signals (chapter `best_denoiser`).
 
 No denoiser can have a smaller loss than the posterior mean, so its loss is the floor that every figure in
 this book is drawn with. Each oracle is called like a `Denoiser`, returns a `Prediction`, and knows the posterior

@@ -1,4 +1,4 @@
-"""The exact answer, E[x_0 | x_t], for a parametric family: an integral over its box of parameters (chapter 7)."""
+"""The exact answer, E[x_0 | x_t], for a parametric family: an integral over its box (chapter `best_denoiser`)."""
 
 from __future__ import annotations
 

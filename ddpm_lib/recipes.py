@@ -1,4 +1,4 @@
-"""A recipe: everything that a training run depends on (chapter 9)."""
+"""A recipe: everything that a training run depends on (chapter `training`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Steps that keep to a measurement: known samples are put back (RePaint), or every step is pushed (DPS; chapter 21).
+"""Steps that keep to a measurement: known samples are put back (RePaint), or every step is pushed (DPS).
+
+Chapter `repairs`.
 
 Both are for the loop of `sample`; fix what they need with `functools.partial`. `Guided` does it as a denoiser.
 """

@@ -1,4 +1,4 @@
-"""A trained denoiser to play with: noise becomes a wavelet, a hole in a signal is filled (chapter 10).
+"""A trained denoiser to play with: noise becomes a wavelet, a hole in a signal is filled (chapter `sampling`).
 
 With a live kernel torch samples; in the built pages a worker does, from a script of `page`. The front end is
 `sampler.js`.

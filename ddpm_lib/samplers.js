@@ -60,7 +60,7 @@ function towards(x0, { noise, beta }, xt, t, s, z, eta) {
 }
 
 const ddim = (ask, xt, t, s, z, eta = 0) => towards(ask(xt, t).x0, ask.levels, xt, t, s, z, eta);
-const ancestral = (ask, xt, t, s, z) => ddim(ask, xt, t, s, z, 1); // the same step: exercise 2 of chapter 10
+const ancestral = (ask, xt, t, s, z) => ddim(ask, xt, t, s, z, 1); // the same step: exercise 2 of the chapter on sampling
 
 function dpmpp_2m(ask, xt, t, s, z, eta = 0) {
   const before = ask.last, { logSnr } = ask.levels;

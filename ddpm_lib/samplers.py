@@ -1,4 +1,4 @@
-"""From noise to signals: one loop, many steps (chapter 10).
+"""From noise to signals: one loop, many steps (chapter `sampling`).
 
 A step takes x_t to x_s for any 0 ≤ s < t. It is a function (denoiser, xt, t, s, noise) → xs, so a new sampler
 is one function, and the loop stays the same. A step that looks back finds the last answer in the denoiser that the
@@ -36,7 +36,7 @@ Denoise = Callable[..., Prediction]
 Step = Callable[[Denoise, Tensor, float, float, Tensor], Tensor]
 
 TILT = 0.3
-"""Of the grid that `sample` lays out by itself: chapter 18 compares it with others."""
+"""Of the grid that `sample` lays out by itself: chapter `grids_and_solvers` compares it with others."""
 
 
 def _step(denoiser: Denoise, xt: Tensor, t: float, s: float, noise: Tensor) -> Schedule:

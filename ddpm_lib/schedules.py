@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the signal is left after t of T steps (chapter 3).
+"""Noise schedules: how much of the signal is left after t of T steps (chapter `forward_process`).
 
 A schedule is one table, ᾱ_t for t = 0…T with ᾱ_0 = 1: index 0 is the data. Everything else (α, β, the
 signal-to-noise ratio) is computed from it. The table is kept as log ᾱ in float64, because β_t is a small
@@ -224,7 +224,7 @@ def straight(T: int = 1000) -> Schedule:
     """The line (1-τ)·x_0 + τ·ε of flow matching, scaled to ᾱ + (1-ᾱ) = 1: √SNR = (1-τ)/τ, β ≤ 0.999.
 
     Liu et al. 2023 and Lipman et al. 2023 (sec. 4.1, with σ_min = 0); there τ runs from noise to data. The scale of x_t
-    changes neither what a network can know nor where a step along the flow leads (chapter 22).
+    changes neither what a network can know nor where a step along the flow leads (chapter `score_and_flow`).
     """
     return _clipped(lambda tau: (1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), T)
 

@@ -1,4 +1,4 @@
-"""Are the samples any good? Every figure beside what real signals score (chapter 11)."""
+"""Are the samples any good? Every figure beside what real signals score (chapter `is_it_any_good`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families of one-dimensional signals: a formula, a box of parameters, a law on the box (chapter 2).
+"""Families of one-dimensional signals: a formula, a box of parameters, a law on the box (chapter `morlet_data`).
 
 A family knows three things: how to draw parameters, how to turn parameters into signals, and on which
 grid of positions the signals live. Everything exact in this book (the best possible loss, the law of

@@ -1,4 +1,4 @@
-"""Trained models on disk: safetensors files and a cache, so that nothing trains twice (chapter 9)."""
+"""Trained models on disk: safetensors files and a cache, so that nothing trains twice (chapter `training`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads a run uses: fewer while other programs take the cores (chapter 9)."""
+"""How many threads a run uses: fewer while other programs take the cores (chapter `training`)."""
 
 from __future__ import annotations
 

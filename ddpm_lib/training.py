@@ -1,4 +1,4 @@
-"""Training with Lightning: the step, the running mean of the weights, checkpoints and resume (chapter 9)."""
+"""Training with Lightning: the step, the running mean of the weights, checkpoints and resume (chapter `training`)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def outputs(file, kind):
                 yield cell, output["data"][kind]
 
 
-CHAPTERS = [file for file in book.chapter_files() if book.HEAD.match(markdown(file)[0])]  # in their order
+CHAPTERS = book.chapters()
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 each_chapter = pytest.mark.parametrize("file", CHAPTERS, ids=lambda file: file.stem)
 
@@ -154,6 +154,30 @@ def test_code_and_its_outputs_name_no_chapter_or_equation_by_its_number(file):
         told = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         for text in (source(cell), printed, told):
             assert not CHAPTER_BY_NUMBER.search(text) and not EQUATION_BY_NUMBER.search(text), text
+
+
+CODE = [
+    file
+    for folder in ("ddpm_lib", "equations", "experiments", "benchmarks", "tools", "_ext", "assets")
+    for kind in ("py", "js")
+    for file in sorted((ROOT / folder).glob(f"*.{kind}"))
+]
+
+
+def test_docstrings_and_comments_name_chapters_by_their_files():
+    names = {file.stem for file in CHAPTERS}
+    for file in CODE:
+        text = file.read_text("utf-8")
+        assert file.name == "book.py" or not re.search(r"(?<!\w)[Cc]hapters?\s+\d", text), file
+        if file.parent.name == "ddpm_lib":
+            for said in reference.CHAPTERS.findall(text):
+                assert set(re.findall(r"`(\w+)`", said)) <= names, f"{file}: {said}"
+
+
+def test_the_reference_makes_links_of_them():
+    training, sampling = (reference.numbers()[name] for name in ("training", "sampling"))
+    linked = f":doc:`{training} </chapters/training>` and\n:doc:`{sampling} </chapters/sampling>`"
+    assert reference.link_chapters("(chapters `training` and\n`sampling`), `x`") == f"(chapters {linked}), `x`"
 
 
 def test_such_numbers_are_seen():

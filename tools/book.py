@@ -72,7 +72,7 @@ def parts() -> list[tuple[str, list[str]]]:
 
 
 def chapter_files() -> list[Path]:
-    """The chapters named in _toc.yml."""
+    """The notebooks named in _toc.yml: the chapters and some appendices."""
     names = [name for _, files in parts() for name in files]
     return [ROOT / f"{name}.ipynb" for name in names if (ROOT / f"{name}.ipynb").exists()]
 
@@ -101,6 +101,12 @@ def markdown(file: Path) -> tuple[Any, list[tuple[Any, str]]]:
     return nb, places + [(figure, "caption") for figure in figures if "caption" in figure]
 
 
+def chapters() -> list[Path]:
+    """The notebooks of _toc.yml whose title begins with a number, in their order: the first is chapter 1."""
+    titles = {file: "".join(json.loads(file.read_text("utf-8"))["cells"][0]["source"]) for file in chapter_files()}
+    return [file for file, title in titles.items() if HEAD.match(title)]
+
+
 def equations(texts: list[str], n: int) -> dict[str, str]:
     """Anchor → number of each equation that chapter n counts itself: n.1, n.2, …, as they come."""
     found: dict[str, str] = {}
@@ -120,8 +126,7 @@ def equations(texts: list[str], n: int) -> dict[str, str]:
 def number(write: bool = True) -> list[Path]:
     """Write the number of each chapter and of its own equations wherever they stand; return the files that had others.
 
-    A chapter is a page whose title begins with a number; which number that must be follows from _toc.yml alone. A link
-    says which chapter or equation its number means; a number without a link is not touched.
+    A link says which chapter or equation its number means; a number without a link is not touched.
     """
     import nbformat
 
@@ -129,8 +134,7 @@ def number(write: bool = True) -> list[Path]:
     others = [file for pattern in MORE for file in sorted(ROOT.glob(pattern))]
     pages = {file: markdown(file) for file in [*listed, *others] if file.exists()}
     texts = {file: [holder[key] for holder, key in places] for file, (_, places) in pages.items()}
-    chapters = [file for file in listed if file in pages and HEAD.match(texts[file][0])]
-    numbers = {file: n for n, file in enumerate(chapters, 1)}
+    numbers = {file: n for n, file in enumerate(chapters(), 1)}
     tags = {file: equations(texts[file], n) for file, n in numbers.items()}
 
     def relabel(link: re.Match[str], file: Path) -> str:
