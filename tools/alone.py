@@ -43,7 +43,8 @@ def run(chapter: Path) -> float:
 
 def main() -> None:
     for word in sys.argv[1:] or sys.exit(__doc__):
-        for chapter in sorted((ROOT / "chapters").glob(f"{word}*.ipynb")):
+        found = sorted((ROOT / "chapters").glob(f"{word}*.ipynb"))
+        for chapter in found or sys.exit(f"no chapter's name begins with {word}"):
             print(f"{chapter.stem} … {run(chapter):.0f} s", flush=True)
     packages = ("torch", "numpy", "scipy", "matplotlib")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
