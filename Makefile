@@ -62,13 +62,13 @@ test: $(STAMP)  ## all tests: library, doctests, every cell of every chapter, pa
 	$(MAKE) test-browser
 
 equations: $(STAMP)  ## check the report's 52 equations; the last line counts
-	$(BIN)/python -m equations
+	$(BIN)/python -m ddpm_lib.equations
 
 test-fast: $(STAMP)  ## the tests of the library alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
-	$(BIN)/python -m pytest $$(grep -l mark.browser tests/test_*.py) -m browser -n auto --maxprocesses 4 -rP
+	$(BIN)/python -m pytest $$(grep -rl --include='test_*.py' mark.browser tests) -m browser -n auto --maxprocesses 4 -rP
 
 lowest: $(STAMP)  ## the tests of the library with the lowest versions that pyproject.toml allows (not of torch); Python 3.11
 	mkdir -p _build

@@ -18,7 +18,7 @@ from book import BUILD, cache_dir  # noqa: E402
 
 
 def recipes() -> list:
-    from ddpm_lib import longer
+    from ddpm_lib.training import longer
 
     return [longer()]
 
@@ -28,14 +28,17 @@ def write_models(app: Sphinx, exception: Exception | None) -> None:
         return
     kept = BUILD / "models_of_pages" / cache_dir().name
     if not kept.exists():
-        from ddpm_lib import page, train_or_load
+        from ddpm_lib import train_or_load
+        from ddpm_lib.figures import model_script
 
         shutil.rmtree(kept.parent, ignore_errors=True)
         part = kept.with_suffix(".part")
         part.mkdir(parents=True)
         for recipe in recipes():
             denoiser = train_or_load(recipe).denoiser
-            (part / page.script_name(denoiser)).write_text(page.script(denoiser, recipe.family), "utf-8")
+            (part / model_script.script_name(denoiser)).write_text(
+                model_script.script(denoiser, recipe.family), "utf-8"
+            )
         part.rename(kept)
     shutil.copytree(kept, Path(app.outdir) / "_static", dirs_exist_ok=True)
 

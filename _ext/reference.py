@@ -1,8 +1,9 @@
-"""The API reference: the docstrings of `ddpm_lib`, in the order of README's table of modules.
+"""The API reference: the docstrings of `ddpm_lib`, a page for each of its rooms.
 
 sphinx.ext.autodoc and napoleon read the docstrings, viewcode adds the source; what is here is the rest:
 
-- `.. library::` lists every public name under the row of README's table that its module stands in;
+- `.. room::` shows what a room's docstring says;
+- `.. library::` lists every public name, room by room;
 - `.. commands::` shows what `ddpm --help` and the help of each command say first;
 - a name in backticks in a docstring is a link, wherever in the library it is defined;
 - so is a chapter, which a docstring names by its file and the page by its number;
@@ -21,7 +22,7 @@ import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -40,19 +41,19 @@ from book import chapters  # noqa: E402
 CHAPTERS = re.compile(r"\b[Cc]hapters?\s+`\w+`(?:(?:,|\s+and)\s+`\w+`)*")
 
 
-class Row(NamedTuple):
-    """A row of README's table: its modules, and what they hold."""
-
-    modules: list[str]
-    about: str
+ROOMS = ("signals", "diffusion", "exact", "networks", "training", "sampling", "measures", "figures", "cli")
+"""The rooms of the library; arrows point one way: none imports one that stands later."""
 
 
-def rows() -> list[Row]:
-    """README's table of modules."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    table = readme.split("| module | chapter | what it holds |")[1].split("\n\n")[0]
-    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
-    return [Row(re.findall(r"`(\w+)`", modules), about) for modules, _, about in cells]
+def about(room: str) -> str:
+    """What a room's docstring says of it."""
+    return inspect.cleandoc(import_module(f"ddpm_lib.{room}").__doc__ or "")
+
+
+def modules(room: str) -> list[str]:
+    """The modules of a room, in the order of its page: ``signals.family``, ..."""
+    page = (ROOT / "chapters" / "api" / f"{room}.md").read_text("utf-8")
+    return re.findall(r"automodule:: ddpm_lib\.(\w+\.\w+)", page)
 
 
 def names(module: str) -> list[str]:
@@ -80,14 +81,26 @@ def in_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, li
     lines[:] = link_chapters("\n".join(lines)).split("\n")
 
 
+class Room(Directive):
+    """What a room holds, and which chapters use it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        holder = nodes.container()
+        lines = link_chapters(about(self.arguments[0])).split("\n")
+        self.state.nested_parse(StringList(lines, self.arguments[0]), 0, holder)
+        return holder.children
+
+
 class Library(Directive):
-    """Every public name under its row of README's table."""
+    """Every public name, room by room."""
 
     def run(self) -> list[nodes.Node]:
         lines: list[str] = []
-        for row in rows():
-            offered = [(m, n) for m in row.modules if m != "__main__" for n in names(m)]
-            lines += [f".. rubric:: {row.about[0].upper()}{row.about[1:]}", ""]
+        for room in ROOMS:
+            offered = [(m, n) for m in modules(room) for n in names(m)]
+            lines += [f".. rubric:: {room}", "", *link_chapters(about(room)).split("\n"), ""]
             lines += [f"* `{n} <ddpm_lib.{m}.{n}>` – {self.summary(m, n)}" for m, n in offered]
             lines += [""]
         holder = nodes.container()
@@ -108,7 +121,7 @@ class Commands(Directive):
     """What the program says of itself and of its commands."""
 
     def run(self) -> list[nodes.Node]:
-        program = import_module("ddpm_lib.__main__")
+        program = import_module("ddpm_lib.cli.main")
         found: list[nodes.Node] = []
         for title, thing in {"": program, **program.COMMANDS}.items():
             said = inspect.getdoc(thing) or ""
@@ -125,7 +138,7 @@ def link(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nodes.Ele
         return None
     objects = env.get_domain("py").objects
     target = node["reftarget"].removeprefix("ddpm_lib.").removesuffix("()")
-    found = [full for full in objects if re.fullmatch(rf"ddpm_lib\.(\w+\.)?{re.escape(target)}", full)]
+    found = [full for full in objects if re.fullmatch(rf"ddpm_lib\.(\w+\.){{0,2}}{re.escape(target)}", full)]
     if len(found) != 1:
         return contnode  # torch's, or an argument: not a link, and not a mistake
     entry = objects[found[0]]
@@ -163,6 +176,7 @@ def plain_signatures(app: Sphinx, pagename: str, templatename: str, context: dic
 def setup(app: Sphinx) -> dict:
     for extension in ("autodoc", "napoleon", "viewcode"):
         app.setup_extension(f"sphinx.ext.{extension}")
+    app.add_directive("room", Room)
     app.add_directive("library", Library)
     app.add_directive("commands", Commands)
     app.connect("missing-reference", link)

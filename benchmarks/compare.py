@@ -36,12 +36,11 @@ from ddpm_lib import (
     Recipe,
     fit_family,
     loss_over_floor,
-    predicted_noise,
     q_sample,
     scoreboard,
     share,
 )
-from ddpm_lib.scores import laws
+from ddpm_lib.measures import laws, predicted_noise
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE, FIGURE = HERE / "results.jsonl", HERE / "table.md", HERE / "loss_over_time.svg"

@@ -16,7 +16,6 @@ import torch
 from ddpm_lib import (
     FamilyOracle,
     LinearSkip,
-    Muon,
     Recipe,
     UNet1D,
     fit,
@@ -26,7 +25,8 @@ from ddpm_lib import (
     sample,
     share,
 )
-from ddpm_lib.scores import laws
+from ddpm_lib.measures import laws
+from ddpm_lib.training import Muon
 
 TABLE = Path(__file__).with_name("choices.csv")
 BASE = Recipe(steps=750)

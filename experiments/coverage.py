@@ -21,20 +21,17 @@ from ddpm_lib import (
     BenchmarkMorlet,
     Denoiser,
     FamilyOracle,
-    Guided,
-    LinearCovariance,
-    Measurement,
     dpmpp_2m_sde,
-    dps,
     fit_family,
     linear,
-    longer,
-    posterior_given,
     pretrained,
-    repaint,
     sample,
     stream,
 )
+from ddpm_lib.diffusion import Measurement
+from ddpm_lib.exact import posterior_given
+from ddpm_lib.sampling import Guided, LinearCovariance, dps, repaint
+from ddpm_lib.training import longer
 
 from .runner import Experiment
 

@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 
 from ddpm_lib import (
-    Augmented,
     BenchmarkMorlet,
     Block,
     Denoiser,
@@ -23,20 +22,17 @@ from ddpm_lib import (
     Finite,
     FiniteOracle,
     LinearSkip,
-    Muon,
-    Negate,
     Recipe,
-    Reverse,
-    Scale,
-    Shift,
     linear_skip,
     loss_over_floor,
     memorised,
-    predicted_noise,
     q_sample,
     sample,
     stream,
 )
+from ddpm_lib.measures import predicted_noise
+from ddpm_lib.signals import Augmented, Negate, Reverse, Scale, Shift
+from ddpm_lib.training import Muon
 
 from .claims import Claim
 from .runner import SAMPLES, TEST, Experiment, fresh, judged, losses

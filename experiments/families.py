@@ -12,19 +12,17 @@ from ddpm_lib import (
     BenchmarkMorlet,
     Denoiser,
     FamilyOracle,
-    Mixture,
     Morlet,
     Recipe,
-    families,
     fit_family,
     loss_over_floor,
-    predicted_noise,
     q_sample,
     sample,
     share,
     stream,
 )
-from ddpm_lib.families import Chirp, DampedSine, Edges, PulsePair, Ricker, Sawtooth, TwoMorlets
+from ddpm_lib.measures import predicted_noise
+from ddpm_lib.signals import Chirp, DampedSine, Edges, Mixture, PulsePair, Ricker, Sawtooth, TwoMorlets, families
 
 from . import two_morlets
 from .claims import Claim

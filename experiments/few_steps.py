@@ -12,7 +12,6 @@ from typing import Any
 from ddpm_lib import (
     BenchmarkMorlet,
     Denoiser,
-    Distilled,
     Recipe,
     Schedule,
     ancestral,
@@ -22,11 +21,12 @@ from ddpm_lib import (
     even_log_snr,
     even_steps,
     fit,
-    longer,
     pretrained,
-    truncated,
 )
-from ddpm_lib.samplers import TILT, Step
+from ddpm_lib.diffusion import truncated
+from ddpm_lib.sampling.grids import TILT
+from ddpm_lib.sampling.steps import Step
+from ddpm_lib.training import Distilled, longer
 
 from .claims import Claim
 from .runner import Experiment, samples

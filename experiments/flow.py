@@ -13,19 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_lib import (
-    X0,
-    Denoiser,
-    Recipe,
-    U,
-    ddim,
-    dpmpp_2m,
-    dpmpp_2m_sde,
-    even_log_snr,
-    flow_matching,
-    straight,
-)
-from ddpm_lib.samplers import TILT
+from ddpm_lib import X0, Denoiser, Recipe, U, ddim, dpmpp_2m, dpmpp_2m_sde, even_log_snr, straight
+from ddpm_lib.diffusion import flow_matching
+from ddpm_lib.sampling.grids import TILT
 
 from .claims import Claim
 from .models import Bare, uniform

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ddpm_lib import LinearSkip, NoiseLevel, Recipe, UNet1D, Wiener, fit_gaussian, linear_skip, stream
+from ddpm_lib import LinearSkip, NoiseLevel, Recipe, UNet1D, fit_gaussian, linear_skip, stream
+from ddpm_lib.exact import Wiener
 
 from .claims import Claim
 from .runner import Experiment, both

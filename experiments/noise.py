@@ -11,23 +11,22 @@ from torch import Tensor
 
 from ddpm_lib import (
     BenchmarkMorlet,
-    Cleaned,
     Denoiser,
     Estimate,
     FamilyOracle,
-    Noisy,
-    NoisyOracle,
     Recipe,
     Schedule,
     even_log_snr,
     linear,
     loss_over_floor,
-    predicted_noise,
     q_sample,
     sample,
     stream,
 )
-from ddpm_lib.samplers import TILT
+from ddpm_lib.exact import Cleaned, NoisyOracle
+from ddpm_lib.measures import predicted_noise
+from ddpm_lib.sampling.grids import TILT
+from ddpm_lib.signals import Noisy
 
 from .claims import Claim
 from .runner import SAMPLES, TEST, Experiment, judged

@@ -16,18 +16,12 @@ import torch
 from torch import Tensor
 
 from ddpm_lib import (
-    Augmented,
     Denoiser,
     Family,
     Finite,
     FiniteOracle,
     Gaussian,
-    Guided,
-    LinearCovariance,
-    Measurement,
-    Mixture,
     Recipe,
-    Scale,
     energy_distance,
     fit_family,
     fit_gaussian,
@@ -37,6 +31,9 @@ from ddpm_lib import (
     sample,
     stream,
 )
+from ddpm_lib.diffusion import Measurement
+from ddpm_lib.sampling import Guided, LinearCovariance
+from ddpm_lib.signals import Augmented, Mixture, Scale
 
 from .claims import Claim
 from .families import linear_loss

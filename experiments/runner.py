@@ -21,21 +21,21 @@ from ddpm_lib import (
     Denoiser,
     Estimate,
     FamilyOracle,
-    Mixture,
-    MixtureOracle,
     Recipe,
     Schedule,
+    energy_distance,
     fit,
     fit_family,
     loss_over_floor,
-    predicted_noise,
     q_sample,
     sample,
     share,
     stream,
 )
-from ddpm_lib.files import write_whole
-from ddpm_lib.scores import energy_distance, laws
+from ddpm_lib.exact import MixtureOracle
+from ddpm_lib.measures import laws, predicted_noise
+from ddpm_lib.signals import Mixture
+from ddpm_lib.training.atomic import write_whole
 
 TABLES = Path(__file__).resolve().parent
 LOCKS = TABLES.parent / "_build" / "locks"

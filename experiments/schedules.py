@@ -30,12 +30,12 @@ from ddpm_lib import (
     log_linear,
     loss_over_floor,
     mean_loss,
-    predicted_noise,
     q_sample,
     quadratic,
     sigmoid,
 )
-from ddpm_lib.samplers import TILT
+from ddpm_lib.measures import predicted_noise
+from ddpm_lib.sampling.grids import TILT
 
 from .claims import Claim
 from .runner import TEST, Experiment, ratio, samples

@@ -20,8 +20,6 @@ from ddpm_lib import (
     Estimate,
     FamilyOracle,
     Gaussian,
-    Noisy,
-    NoisyOracle,
     Recipe,
     ancestral,
     ddim,
@@ -29,11 +27,13 @@ from ddpm_lib import (
     dpmpp_2m_sde,
     fit_gaussian,
     linear,
-    log_likelihood,
     pretrained,
     sample,
 )
-from ddpm_lib.store import SHIPPED
+from ddpm_lib.diffusion import log_likelihood
+from ddpm_lib.exact import NoisyOracle
+from ddpm_lib.signals import Noisy
+from ddpm_lib.training.store import SHIPPED
 
 from . import data, few_steps, flow, models, noise, targets
 from .claims import interval, number

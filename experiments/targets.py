@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_lib import X0, Denoiser, FamilyOracle, Recipe, Schedule, V, min_snr, predicted_noise, q_sample, vlb
+from ddpm_lib import X0, Denoiser, FamilyOracle, Recipe, Schedule, V, min_snr, q_sample, vlb
+from ddpm_lib.measures import predicted_noise
 
 from .claims import Claim
 from .models import Bare, uniform

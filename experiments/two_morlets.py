@@ -17,19 +17,17 @@ from ddpm_lib import (
     Denoiser,
     Family,
     FamilyOracle,
-    FittedSignals,
     Recipe,
     Schedule,
     fit_family,
     mean_loss,
-    predicted_noise,
     q_sample,
     sample,
     share,
     stream,
 )
-from ddpm_lib.families import TwoMorlets
-from ddpm_lib.scores import laws
+from ddpm_lib.measures import FittedSignals, laws, predicted_noise
+from ddpm_lib.signals import TwoMorlets
 
 from .runner import BANDS, SAMPLES, TEST
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import equations
-from equations import ALL, CHAPTERS, STEPS, VERDICTS, equation
-from equations.__main__ import main
-from equations.core import Finding
-from equations.eight_steps import Chain
-from equations.likelihood import CHAIN, NLL, PATHS, RATIO
-from equations.toys import from_betas, gauss_bound, gauss_entropy, gauss_sampler, right_step, tables
+from ddpm_lib import equations
+from ddpm_lib.equations import ALL, CHAPTERS, STEPS, VERDICTS, equation
+from ddpm_lib.equations.__main__ import main
+from ddpm_lib.equations.core import Finding
+from ddpm_lib.equations.eight_steps import Chain
+from ddpm_lib.equations.likelihood import CHAIN, NLL, PATHS, RATIO
+from ddpm_lib.equations.toys import from_betas, gauss_bound, gauss_entropy, gauss_sampler, right_step, tables
 
 each = pytest.mark.parametrize("eq", ALL, ids=lambda eq: f"eq-{eq.number}")
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "chapters"
@@ -86,7 +86,7 @@ def test_the_command_fails_when_a_check_fails_or_a_control_passes(monkeypatch, c
 
     old = equation(44)
     new = replace(old, form=old.controls["as printed"]) if broken == "form" else replace(old, controls={"x": old.form})
-    monkeypatch.setattr("equations.__main__.ALL", (*ALL[:43], new, *ALL[44:]))
+    monkeypatch.setattr("ddpm_lib.equations.__main__.ALL", (*ALL[:43], new, *ALL[44:]))
     assert main([]) == 1
     assert "FAIL" in capsys.readouterr().out
 

@@ -15,7 +15,8 @@ import torch
 from faults import finish, fork
 from helpers import SHORT, small
 
-from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, NoisyOracle, cosine, linear, q_sample, simple
+from ddpm_lib import X0, Denoiser, Eps, FamilyOracle, cosine, linear, q_sample, simple
+from ddpm_lib.exact import NoisyOracle
 from experiments import claims, coverage, families, models, noise, runner, schedules, scoreboard
 from experiments.__main__ import NAMES
 from experiments.__main__ import main as experiments_main

@@ -5,7 +5,9 @@ import torch
 from helpers import SHORT, net, noise, rng
 from torch import nn
 
-from ddpm_lib import FamilyOracle, Finite, FiniteOracle, Muon, Reverse, fit, loss_over_floor, mean_loss
+from ddpm_lib import FamilyOracle, Finite, FiniteOracle, fit, loss_over_floor, mean_loss
+from ddpm_lib.signals import Reverse
+from ddpm_lib.training import Muon
 from experiments import data, runner
 from experiments.runner import Experiment
 

@@ -18,9 +18,9 @@ from ddpm_lib import (
     Gaussian,
     L_t,
     V,
+    beta,
     beta_tilde,
     checks,
-    diffusion,
     elbo,
     fit,
     linear_skip,
@@ -30,11 +30,11 @@ from ddpm_lib import (
     q_sample,
     q_step,
     sample,
-    samplers,
-    schedules,
     simple,
     vlb,
 )
+from ddpm_lib.diffusion import denoiser, schedules
+from ddpm_lib.sampling import steps
 
 SINGLE, DOUBLE = torch.float32, torch.float64
 EPS = torch.finfo(SINGLE).eps
@@ -132,7 +132,7 @@ def test_the_forward_process_and_its_posterior_in_float32(schedule):
 
 
 @everywhere
-@pytest.mark.parametrize("kind", diffusion.ALL, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", denoiser.ALL, ids=lambda kind: kind.__name__)
 def test_what_networks_predict_in_float32(schedule, kind):
     """Turning a prediction into the other view divides by √ᾱ or √(1-ᾱ): the error grows by that much and no more."""
     schedule = made(schedule)
@@ -154,7 +154,7 @@ def test_the_bound_and_the_weights_in_float32(schedule):
     for weight in (simple, vlb, min_snr, partial(vlb, sigma_1=0.1)):
         value = weight(schedule, t)
         assert value.dtype == DOUBLE and torch.isfinite(value).all() and (value > 0).all()
-    for variance in (samplers.beta, beta_tilde):
+    for variance in (beta, beta_tilde):
         later = t[t >= 2]
         if len(later):
             value = variance(schedule, later, later - 1)
@@ -174,7 +174,7 @@ def test_the_bound_and_the_weights_in_float32(schedule):
     assert torch.isfinite(found).all() and ((found - expected).abs() <= 300 * EPS * (1 + expected.abs().max())).all()
 
 
-@pytest.mark.parametrize("step", samplers.ALL, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", steps.ALL, ids=lambda step: step.__name__)
 @pytest.mark.parametrize("make", schedules.ALL, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("T", [1, 10, 4000])
 def test_samplers_in_float32(step, make, T):
@@ -224,7 +224,7 @@ class NoDouble(TorchDispatchMode):
 def meta(monkeypatch):
     """The meta device holds no numbers, so a look at them finds nothing wrong."""
     monkeypatch.setattr("ddpm_lib.checks.holds", lambda condition: True)
-    monkeypatch.setattr("ddpm_lib.samplers.holds", lambda condition: True)
+    monkeypatch.setattr("ddpm_lib.sampling.loop.holds", lambda condition: True)
     return "meta"
 
 
@@ -233,7 +233,7 @@ def test_the_watchman_sees_float64(meta):
         torch.zeros(2, device=meta).double()
 
 
-@pytest.mark.parametrize("step", samplers.ALL, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", steps.ALL, ids=lambda step: step.__name__)
 def test_no_float64_is_made_on_the_device_by_a_sampler(step, meta):
     denoiser = small(network=SKIP).build().to(meta)
     with NoDouble():

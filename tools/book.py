@@ -181,7 +181,7 @@ def environment() -> list[str]:
 def cache_dir() -> Path:
     """Where the runs of the chapters are kept: another folder for another library, order or environment."""
     digest = hashlib.sha256("\n".join(environment()).encode())
-    folders = ("ddpm_lib", "equations", "experiments")
+    folders = ("ddpm_lib", "experiments")
     sources = [file for folder in folders for file in sorted((ROOT / folder).rglob("*"))]
     for file in [*sources, *sorted(CHAPTERS.glob("*.bib")), *ROOT.glob("_toc.yml")]:  # some cells print a number
         if file.suffix in {".py", ".js", ".json", ".safetensors", ".bib", ".csv", ".npz", ".yml"}:

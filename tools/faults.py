@@ -27,7 +27,8 @@ os.environ.setdefault("DDPM_DEVICE", "cpu")
 
 import torch
 
-from ddpm_lib import BenchmarkMorlet, Recipe, UNet1D, files, fit
+from ddpm_lib import BenchmarkMorlet, Recipe, UNet1D, fit
+from ddpm_lib.training import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 DONE = ROOT / "_build" / "faults.jsonl"
@@ -119,7 +120,7 @@ def in_a_write(folder: Path, number: int, share: float) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             sync(fd)
 
-        files.os.fsync = fsync
+        atomic.os.fsync = fsync
         train(folder)
 
     return not finish(fork(dying))

@@ -19,7 +19,7 @@ def main() -> None:
     lines = subprocess.run([tool, "results", "--all", "true"], capture_output=True, text=True, check=True).stdout
     found = Counter[tuple[str, str]]()
     for name, _, status in (line.strip().partition(": ") for line in lines.splitlines() if ": " in line):
-        found[name.split(".")[1], status] += 1
+        found[name.split(".x")[0].split(".")[-1], status] += 1
     good = total = 0
     for module in sorted({module for module, _ in found}):
         counts = {status: n for (m, status), n in found.items() if m == module}

@@ -18,14 +18,16 @@ from ddpm_lib import (
     ancestral,
     dpmpp_2m_sde,
     fit_family,
-    longer,
+    load,
     loss_over_floor,
     sample,
+    save,
     share,
     train_or_load,
 )
-from ddpm_lib.scores import laws
-from ddpm_lib.store import SHIPPED, card, load, save
+from ddpm_lib.measures import laws
+from ddpm_lib.training import longer
+from ddpm_lib.training.store import SHIPPED, card
 
 BANDS = ((1, 10), (11, 50), (51, 100), (101, 200), (201, 400), (401, 1000))
 EVALUATIONS = 20  # the library's default

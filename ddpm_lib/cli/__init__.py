@@ -1,0 +1,1 @@
+"""The command line: a run in a folder, the commands, what they write."""

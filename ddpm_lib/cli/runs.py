@@ -1,0 +1,234 @@
+"""A run in a folder: its options as YAML, its weights, and the way back from them to the model.
+
+``config.yaml`` holds all options, enough to repeat the run; ``model.safetensors`` the averaged weights; ``last.ckpt``
+what is needed to go on; ``signals.npy`` the signals, where they came from a file. The config names classes and
+functions, which are imported: open runs of people you trust.
+
+`train` is `Recipe` and `fit` and nothing else, so there is one way to train. LightningCLI would be a second: it builds
+a LightningModule and its data from options, where here both follow from the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from safetensors import safe_open
+from torch import Tensor
+
+from .. import __version__
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.forward import q_sample
+from ..diffusion.losses import simple
+from ..measures.evaluation import fresh, oracle
+from ..measures.loss import loss_over_floor, predicted_noise
+from ..networks.skip import by_linear_error, linear_skip
+from ..signals import families  # noqa: F401  # so that jsonargparse knows their names
+from ..signals.files import Signals
+from ..signals.source import Source, signal_shape
+from ..training import store
+from ..training.atomic import written
+from ..training.recipe import Recipe, longer
+from .output import free, say_scale, scale_of
+
+__all__ = ["Run", "parse", "recipe_of", "recipe_options", "run_of", "sentence", "train"]
+
+
+TRAINER = (
+    "accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "num_nodes", "plugins", "precision",
+    "profiler", "strategy", "sync_batchnorm",
+)  # fmt: skip
+"""What of Lightning's Trainer can be chosen; the rest follows from the recipe."""
+
+
+FAMILY = "--recipe.family"
+
+
+CONFIG, MODEL, LAST = "config.yaml", "model.safetensors", "last.ckpt"
+
+
+LONGEST = 8192  # numbers a signal, beyond which a covariance takes minutes and gigabytes
+
+
+def recipe_options(parser: ArgumentParser) -> None:
+    """Add what a config file holds: the recipe, and what goes to Lightning."""
+    parser.add_class_arguments(Recipe, "recipe", skip={"family", "network", "density", "weight"}, instantiate=False)
+    given = {"schedule": "ddpm_lib.linear", "parametrisation": "ddpm_lib.Eps"}
+    parser.set_defaults({f"recipe.{name}": {"class_path": path} for name, path in given.items()})
+    add = parser.add_argument
+    add(FAMILY, type=Source | None, help="what to draw signals from; BenchmarkMorlet where none is named")
+    add("--recipe.network", type=Callable, default=linear_skip, help="function (family, seed, **sizes) → network")
+    add("--recipe.sizes", type=dict[str, Any], default={}, help="of the network, such as --recipe.sizes.width 16")
+    often = "function (network, schedule) → how often each t is drawn"
+    add("--recipe.density", type=Callable, default=by_linear_error, help=often)
+    weight = "function (schedule, t) → weight of the square error of x0, such as ddpm_lib.min_snr or ddpm_lib.vlb"
+    add("--recipe.weight", type=Callable, default=simple, help=weight)
+    passed = f"to Lightning's Trainer, such as --trainer.devices 2: {', '.join(TRAINER)}"
+    add("--trainer", type=dict[str, Any], default={}, help=passed)
+    add("--workers", type=int, default=0, help="processes that draw batches ahead; the batches stay the same")
+    kept = "threads to keep to; by default torch's, and fewer while other programs take the cores"
+    add("--threads", type=int | None, default=None, help=kept)
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Options from the command line.
+
+    Where a class is named, jsonargparse keeps what the one before it had under the same name, defaults too. The length
+    or shift of one family means nothing to another: null in between makes it forget.
+    """
+    named = {argument.split("=")[0] for argument in arguments}
+    clean = [part for given in arguments for part in ([FAMILY, "null"] * (given.split("=")[0] == FAMILY) + [given])]
+    options = parser.parse_args(clean) if named & {FAMILY, "--config"} else None
+    if options is None or options.recipe.family is None:
+        options = parser.parse_args([FAMILY, "BenchmarkMorlet", *clean])
+    return options
+
+
+def recipe_of(parser: ArgumentParser, options: Namespace) -> Recipe:
+    """The recipe that options say."""
+    said = dict(vars(parser.instantiate(options).recipe))
+    size, sizes = math.prod(signal_shape(said["family"])), said.pop("sizes")
+    if said["network"] is linear_skip and size > LONGEST:
+        raise ValueError(
+            f"linear_skip needs the covariance of signals of {size} numbers, and takes at most {LONGEST}: "
+            "use --recipe.network ddpm_lib.networks.plain_unet."
+        )
+    if sizes:
+        said["network"] = partial(said["network"], **sizes)
+    return Recipe(**said)
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    text = str(error) or type(error).__name__
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    if re.search("Parser key|Union subtypes", text):  # jsonargparse tells all that it tried: the last is what failed
+        noise = re.compile(
+            "Does not|Subtypes:|Errors:|Given v|Problem with|Import path|Expected.*NoneType|Parser key [^ ]*:$"
+        )
+        lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
+        option = ".".join(re.findall('Parser key "([^"]*)"', text))
+        return f"--{option}: {lines[-1]}" if option else lines[-1]
+    if text.startswith("Problems parsing config"):  # where in the file, on lines of their own
+        return " ".join(lines)
+    said = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
+    return lines[0] if isinstance(error, said) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
+
+
+def begin(folder: Path, options: Namespace, recipe: Recipe) -> None:
+    """Write what can be written before training, so that a full or read-only disk is told now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / CONFIG  # one that ends before it has weights is no run: the next may take its place
+    foreign = config.exists() and not config.read_bytes().startswith(b"# ddpm_lib")
+    for path in (folder / MODEL, folder / LAST, *([config] if foreign else [])):
+        free(path, options.overwrite, "add --resume or --overwrite, or name another folder")
+        path.unlink(missing_ok=True)
+    said = Namespace(recipe=options.recipe.clone(), **{k: options[k] for k in ("trainer", "workers", "threads")})
+    if isinstance(recipe.family, Signals):
+        copy = folder / "signals.npy"
+        if not (copy.exists() and copy.samefile(recipe.family.path)):
+            with written(copy) as file:
+                np.save(file, recipe.family.raw.numpy())
+        said.recipe.family.init_args.path = copy.name
+    parser = ArgumentParser()
+    recipe_options(parser)
+    head = f"# ddpm_lib {__version__}, torch {torch.__version__}. Repeat it: ddpm fit FOLDER --config {CONFIG}\n"
+    with written(config) as file:
+        file.write((head + parser.dump(said, skip_validation=True)).encode())
+
+
+def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
+    """`fit` a recipe and keep what it gives in the folder; returns the losses (steps,).
+
+    On many devices this runs once for each, and all but the first end here, without a word.
+    """
+    from lightning.pytorch.utilities import rank_zero_only  # Lightning takes seconds to import
+
+    from ..training import loop
+
+    first = not rank_zero_only.rank  # type: ignore[attr-defined]
+    if first:
+        say_scale(recipe.family, recipe.schedule)
+        if not options.resume:
+            begin(folder, options, recipe)
+    bar = [_over_floor(recipe)] if first and loop._progress() else []
+    others = dict(resume=options.resume, workers=options.workers, threads=options.threads, callbacks=bar)
+    try:
+        run = loop.fit(recipe, folder, **others, **options.trainer)
+    except SystemExit as stop:  # Lightning's answer to an interrupt
+        raise KeyboardInterrupt(f"Go on with: ddpm fit {folder} --resume") from stop
+    except ConnectionError as error:
+        raise ConnectionError(f"{error} Go on with: ddpm fit {folder} --resume") from error
+    if not first:
+        sys.exit()
+    store.save(run, folder / MODEL, **store.card(recipe), **scale_of(recipe.family))
+    return run.losses
+
+
+def _over_floor(recipe: Recipe) -> Any:
+    """A callback that shows, ten times a run, the loss over the floor of the averaged weights beside the bar."""
+    from lightning.pytorch.callbacks import Callback, LambdaCallback, WeightAveraging
+
+    exact = oracle(recipe)
+    if isinstance(exact, str):
+        return Callback()
+    x0, t, eps = fresh(recipe, 256)
+    noise = predicted_noise(exact, q_sample(x0, t, eps, recipe.schedule), t)
+
+    def show(trainer: Any, module: Any, *_: Any) -> None:
+        if trainer.global_step % max(1, recipe.steps // 10):
+            return
+        (average,) = (c for c in trainer.callbacks if isinstance(c, WeightAveraging))
+        denoiser = average._average_model.module.denoiser.eval()  # type: ignore[union-attr]
+        ratio = loss_over_floor(denoiser, *(x.to(module.device) for x in (noise, x0, t, eps)))
+        module.log("over floor", ratio.value, prog_bar=True, logger=False)
+
+    return LambdaCallback(on_train_batch_end=show)
+
+
+class Run(NamedTuple):
+    """A trained model: its name, its recipe, the denoiser, and the fingerprint of the recipe."""
+
+    name: str
+    recipe: Recipe
+    denoiser: Denoiser
+    fingerprint: str
+
+
+def run_of(model: str | None) -> Run:
+    """The model of a run's folder, or the one that comes with the package.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or one that is not finished.
+        ValueError: a file that is damaged, or a config that is not the one of the weights.
+    """
+    if model is None:
+        name, recipe, file = "the model that ships", longer(), store.SHIPPED / "benchmark.safetensors"
+    else:
+        name, file = model, Path(model, MODEL)
+        if not Path(model, CONFIG).is_file():
+            raise FileNotFoundError(f"{model} holds no run: it has no {CONFIG}. Make one: ddpm fit {model}")
+        if not file.is_file():
+            raise FileNotFoundError(f"The run in {model} is not finished. Go on with it: ddpm fit {model} --resume")
+        parser = ArgumentParser(exit_on_error=False)
+        recipe_options(parser)
+        recipe = recipe_of(parser, parser.parse_path(Path(model, CONFIG)))
+    denoiser = recipe.build()
+    store.read(denoiser, file)
+    with safe_open(file, framework="pt") as header:
+        fingerprint = json.loads(header.metadata()["card"]).get("recipe")
+    if fingerprint != recipe.fingerprint():
+        raise ValueError(f"{file} is not of the {CONFIG} beside it: that, or what it names, has changed since.")
+    return Run(name, recipe, denoiser.eval(), fingerprint)

@@ -1,0 +1,104 @@
+"""What a network predicts, and the denoiser that is made of it (chapters `l_simple` and `targets_and_weights`).
+
+Shapes: signals (B, C, L); times t (B,), 0 = data, T = noise. Notation of Ho et al. 2020.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from ..checks import noised
+from .schedules import Schedule
+
+__all__ = ["X0", "Denoiser", "Eps", "Parametrisation", "Prediction", "U", "V"]
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of x_t: both views of one estimate, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·eps. Each (B, C, L)."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Parametrisation(Protocol):
+    """What the network's output means: `target` is what it should be, `predict` turns it into x̂_0 and ε̂."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor: ...
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction: ...
+
+
+class Eps:
+    """The network predicts the noise ε: the report's and Ho et al.'s choice, report (44) put right."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return eps
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=(xt - s * out) / a, eps=out)
+
+
+class X0:
+    """The network predicts the signal x_0."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return x0
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=out, eps=(xt - a * out) / s)
+
+
+class U:
+    """The network predicts u = ε - x_0, the velocity of flow matching (Lipman et al. 2023; Liu et al. 2023)."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return eps - x0
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=(xt - s * out) / (a + s), eps=(xt + a * out) / (a + s))
+
+
+class V:
+    """The network predicts v = √ᾱ_t·ε - √(1-ᾱ_t)·x_0 (Salimans & Ho 2022, sec. 4)."""
+
+    def target(self, x0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        return a * eps - s * x0
+
+    def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        return Prediction(x0=a * xt - s * out, eps=s * xt + a * out)
+
+
+class Denoiser(nn.Module):
+    """A network, a schedule and a parametrisation: everything that p_θ is made of.
+
+    Called with noisy signals it returns both views of its estimate, so a sampler never asks what was trained.
+
+    Args:
+        network: (x (B, C, L), log_snr (B,), cond (B, P) or None) → (B, C, L).
+        schedule: the noise schedule; the network is told log-SNR, so it can be sampled on another grid.
+        parametrisation: `Eps()`, `X0()`, `V()`, `U()` or your own.
+
+    >>> import torch
+    >>> from ddpm_lib import UNet1D, linear
+    >>> untrained = Denoiser(UNet1D(), linear(), V())  # an untrained UNet1D returns 0
+    >>> untrained(torch.ones(2, 1, 8), torch.tensor([1, 1000])).x0[:, 0, 0].detach()
+    tensor([0.9999, 0.0064])
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, parametrisation: Parametrisation):
+        super().__init__()
+        self.network, self.schedule, self.parametrisation = network, schedule, parametrisation
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        """xt (B, C, L) at times t (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        t, a, s = noised(xt, t, self.schedule, next(weights, None))
+        out = self.network(xt, self.schedule.log_snr(t, xt.dtype), cond)
+        if out.shape != xt.shape:
+            raise ValueError(f"The network must return signals of shape {tuple(xt.shape)}, got {tuple(out.shape)}.")
+        return self.parametrisation.predict(out, xt, a, s)
+
+
+ALL = (Eps, X0, V, U)

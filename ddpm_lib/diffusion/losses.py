@@ -1,0 +1,132 @@
+"""The loss of training: L_simple, and other weights over t.
+
+Chapters `l_simple`, `training`, `targets_and_weights` and `variance_and_likelihood`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..checks import check_signals, number, reals, schedule_of, times
+from .bound import _Answered, bound_at
+from .denoiser import Prediction
+from .forward import q_sample
+from .schedules import Schedule
+from .variances import Variance, _sigma2, _step
+
+__all__ = ["flow_matching", "hybrid", "loss", "min_snr", "simple", "truncated", "vlb"]
+
+
+Weight = Callable[[Schedule, Tensor], Tensor]
+"""(schedule, t (B,)) → the weight (B,) of ‖x_0 - x̂_0‖²: one meaning for every parametrisation."""
+
+
+def simple(schedule: Schedule, t: Tensor) -> Tensor:
+    """The weight of L_simple, report (51): SNR_t in front of ‖x_0 - x̂_0‖², which is 1 in front of ‖ε - ε̂‖²."""
+    return schedule.snr(t)
+
+
+def min_snr(schedule: Schedule, t: Tensor, gamma: float = 5.0) -> Tensor:
+    """min(SNR_t, γ) in front of ‖x_0 - x̂_0‖², (B,): Hang et al. 2023, min-SNR-γ. With γ = ∞ it is `simple`."""
+    return schedule.snr(t).clamp(max=number(gamma, "gamma", 0.0, math.inf, above=True))
+
+
+def flow_matching(schedule: Schedule, t: Tensor) -> Tensor:
+    """(√SNR_t + 1)² in front of ‖x_0 - x̂_0‖², (B,): ‖u - û‖² of u = ε - x_0 (Lipman et al. 2023, eq. 9).
+
+    For ε̂ and x̂_0 that belong to the same x_t, ε - ε̂ = -√SNR·(x_0 - x̂_0), so u - û = -(√SNR + 1)·(x_0 - x̂_0).
+    """
+    return (schedule.snr(t).sqrt() + 1).square()
+
+
+def vlb(
+    schedule: Schedule, t: Tensor, variance: Variance | Tensor = Schedule.beta, sigma_1: float | None = None
+) -> Tensor:
+    """What the bound puts in front of ‖x_0 - x̂_0‖², (B,): ᾱ_{t-1}β_t²/(2σ_t²(1-ᾱ_t)²), steps D13 and D17.
+
+    In front of ‖ε - ε̂‖² that is β_t²/(2σ_t²α_t(1-ᾱ_t)): report (50), Ho et al. (12). With σ² = β̃ it is
+    ½(SNR_{t-1} - SNR_t). Made for `loss(weight=vlb)`; for another variance fix it with `functools.partial`.
+
+    Args:
+        t: (B,), 1…T.
+        variance: σ² as a function of (schedule, t, s), or a table (T+1,).
+        sigma_1: the decoder's standard deviation, √β_1 where it is not given.
+
+    >>> import torch
+    >>> from ddpm_lib import linear
+    >>> t = torch.tensor([1, 10, 100, 500, 1000])
+    >>> [f"{w:.5f}" for w in vlb(linear(), t) / linear().snr(t)]
+    ['0.50005', '0.07372', '0.01008', '0.00550', '0.01020']
+    """
+    t = reals(t, "t")
+    return _step(schedule, t)[0] / (2 * _sigma2(schedule, t, variance, sigma_1))
+
+
+def truncated(schedule: Schedule, t: Tensor) -> Tensor:
+    """max(SNR_t, 1) in front of ‖x_0 - x̂_0‖², (B,): Salimans & Ho 2022, sec. 4, eq. 9.
+
+    In few steps much is decided at low SNR, where the weight of L_simple is next to 0.
+    """
+    return schedule.snr(t).clamp(min=1)
+
+
+def loss(
+    denoiser: Callable[..., Prediction],
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    weight: Weight = simple,
+    cond: Tensor | None = None,
+) -> Tensor:
+    """L_simple of each signal, ‖ε - ε̂(x_t, t)‖² a sample: report (52), Ho et al. (14).
+
+    Args:
+        denoiser: a `Denoiser`, or an exact one, with a ``schedule``.
+        x0, eps: (B, C, L).
+        t: (B,), 1…T: 0 has no noise to predict.
+        weight: another weight over t, as a function of schedule and t.
+        cond: (B, P), what the denoiser is told besides.
+
+    Returns:
+        (B,), the mean over channels and samples. With `simple` a denoiser that always says ε̂ = 0 has 1.
+    """
+    schedule: Schedule = schedule_of(denoiser)
+    t = times(t, check_signals(x0))
+    if (t <= 0).any():
+        raise ValueError(f"The loss needs times in 1…{schedule.T}, got {t.min()}: at 0 there is no noise to predict.")
+    error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))
+    if weight is simple:
+        return error
+    return (weight(schedule, t) / schedule.snr(t)).to(error.dtype) * error
+
+
+def hybrid(
+    denoiser: Callable[..., Prediction],
+    x0: Tensor,
+    t: Tensor | int,
+    eps: Tensor,
+    variance: Any,
+    scale: float = 1e-3,
+    sigma_1: float | None = None,
+) -> Tensor:
+    """L_hybrid = L_simple + λ·L_vlb, eq. (16), of one t each, (B,). The gradient of L_vlb stops at the mean.
+
+    Without the T of `bound_at` the bound would count a thousandth at T = 1000.
+
+    Args:
+        denoiser: the mean, which learns from L_simple alone.
+        x0, t, eps, sigma_1: as for `bound_at`.
+        variance: a `LearnedVariance`, which learns from L_vlb alone, or any that `L_t` takes.
+        scale: λ; 0.001 in the paper.
+    """
+    schedule: Schedule = schedule_of(denoiser)
+    said = denoiser(q_sample(x0, t, eps, schedule), t)
+    bound = bound_at(_Answered(schedule, said.x0.detach()), x0, t, eps, variance, sigma_1)
+    return (eps - said.eps).square().mean((1, 2)) + number(scale, "scale", 0.0) * bound
+
+
+ALL = (min_snr, flow_matching)

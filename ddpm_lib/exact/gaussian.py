@@ -1,0 +1,107 @@
+"""The exact answer, E[x_0 | x_t], for Gaussian data (chapter `best_denoiser`).
+
+No denoiser can have a smaller loss than the posterior mean, so its loss is the floor that every figure in
+this book is drawn with. Each oracle is called like a `Denoiser`, returns a `Prediction`, and knows the posterior
+covariance Cov[x_0 | x_t] too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_signals, check_tensor, count, noised, same_type
+from ..diffusion.denoiser import Prediction
+from ..diffusion.schedules import Schedule
+
+__all__ = ["Gaussian", "Wiener", "fit_gaussian"]
+
+
+class Wiener(nn.Module):
+    """The best linear denoiser of data with this mean and covariance; exact where the data are Gaussian.
+
+    With x_0 ~ (m, Σ = UΛUᵀ) the estimate is x̂_0 = m + U·√ᾱΛ/(ᾱΛ + 1-ᾱ)·Uᵀ(x_t - √ᾱ·m). Only the
+    directions that hold more than 1e-8 of the greatest power are kept, and no more than `rank`: a table of a long
+    signal's covariance would be larger than the network beside it. The rest is taken for the mean.
+
+    Args:
+        mean: (C, L).
+        cov: (C·L, C·L), symmetric and positive semi-definite.
+        rank: the greatest number of directions.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    power: Tensor
+
+    def __init__(self, mean: Tensor, cov: Tensor, rank: int = 256):
+        super().__init__()
+        n = check_tensor(mean, "The mean", "C", "L").numel()
+        check_tensor(cov, "The covariance", n, n)
+        power, basis = torch.linalg.eigh(cov.double())
+        if not (cov - cov.T).abs().max() <= 1e-4 * cov.abs().max() or not power[0] >= -1e-4 * power[-1]:
+            raise ValueError("A covariance must be symmetric and positive semi-definite.")
+        count(rank, "rank")
+        keep = power > 1e-8 * power[-1]
+        keep[: max(0, n - rank)] = False  # eigh sorts from small to large
+        self.register_buffer("mean", mean)
+        self.register_buffer("basis", basis[:, keep].to(mean.dtype).contiguous())
+        self.register_buffer("power", power[keep].to(mean.dtype))
+
+    def forward(self, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        """xt (B, C, L), a = √ᾱ_t and s = √(1-ᾱ_t) (B, 1, 1) → Prediction."""
+        same_type(check_signals(xt, "xt"), self.mean, "xt")
+        if xt.shape[1:] != self.mean.shape:
+            raise ValueError(
+                f"This denoiser knows signals of shape {tuple(self.mean.shape)}, got {tuple(xt.shape[1:])}."
+            )
+        gain = (a * self.power / (a**2 * self.power + s**2)).squeeze(1)
+        z = (xt - a * self.mean).flatten(1) @ self.basis  # the coordinates in which the covariance is diagonal
+        x0 = self.mean + ((gain * z) @ self.basis.T).view_as(xt)
+        return Prediction(x0, (xt - a * x0) / s)
+
+    def eps_error(self, a: Tensor, s: Tensor) -> Tensor:
+        """Mean square error of ε̂ a sample, (B, 1, 1): the loss of the best linear denoiser."""
+        power = a**2 * self.power
+        return (power / (power + s**2)).sum(-1, keepdim=True) / self.mean.numel()
+
+
+def fit_gaussian(x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C, L) and covariance (C·L, C·L) of signals (n, C, L); the covariance in float64.
+
+    In float32 its small directions would be rounding, and their number would differ between processors.
+    """
+    if len(check_signals(x0, first="n")) < 2:
+        raise ValueError("A covariance needs at least 2 signals, got 1.")
+    return x0.mean(0), torch.cov(x0.flatten(1).double().T)
+
+
+class Gaussian(nn.Module):
+    """The exact denoiser of Gaussian data N(mean, cov).
+
+    >>> from ddpm_lib import linear
+    >>> oracle = Gaussian(torch.zeros(1, 4), torch.eye(4), linear())
+    >>> oracle(torch.ones(1, 1, 4), 1000).x0[0, 0]  # unit power: E[x0|xt] = √ᾱ·xt
+    tensor([0.0064, 0.0064, 0.0064, 0.0064])
+    """
+
+    def __init__(self, mean: Tensor, cov: Tensor, schedule: Schedule):
+        super().__init__()
+        self.wiener, self.schedule = Wiener(mean, cov), schedule
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+        """xt (B, C, L), t (B,) → Prediction."""
+        return self.wiener(xt, *noised(xt, t, self.schedule, self.wiener.mean)[1:])
+
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t], (B, C·L, C·L): U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
+        _, a, s = noised(xt, t, self.schedule, self.wiener.mean)
+        power, basis = self.wiener.power, self.wiener.basis
+        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
+
+    def floor(self, t: Tensor) -> Tensor:
+        """L*(t) in closed form, (B,): the smallest possible loss ‖ε - ε̂‖² a sample."""
+        return self.wiener.eps_error(*self.schedule(t, self.wiener.power.dtype)).flatten()
+
+
+ALL = (Gaussian,)

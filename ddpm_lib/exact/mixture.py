@@ -1,0 +1,72 @@
+"""The exact denoiser of several families at once, which is not told the family (chapter `other_functions`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_signals, noised
+from ..diffusion.denoiser import Prediction
+from ..diffusion.schedules import Schedule
+from ..signals.mixture import Mixture
+from .family import FamilyOracle
+from .finite import weighted_covariance
+
+__all__ = ["MixtureOracle"]
+
+
+class MixtureOracle(nn.Module):
+    """The exact denoiser of a `Mixture`: the families' own posterior means, each as likely as it explains x_t.
+
+    E[x_0|x_t] = Σ_k p(k|x_t)·E[x_0|x_t, k] with p(k|x_t) ∝ p(x_t|k), the evidence of family k: the integral of the
+    likelihood over its box, which `FamilyOracle` computes anyhow.
+
+    Args:
+        mixture: of families that each have an exact denoiser.
+        schedule: the noise schedule.
+        quadrature: cells, keep and resolution of each `FamilyOracle`.
+
+    >>> from ddpm_lib import linear
+    >>> from ddpm_lib.signals import Edges, Ricker
+    >>> exact = MixtureOracle(Mixture([Ricker(), Edges()]), linear(), cells=1024)
+    >>> x0, _ = Edges().sample(1, torch.Generator().manual_seed(0))
+    >>> exact.weights(x0, 1)[0].tolist()  # with next to no noise there is no doubt
+    [0.0, 1.0]
+    """
+
+    def __init__(self, mixture: Mixture, schedule: Schedule, **quadrature: Any):
+        super().__init__()
+        if not isinstance(mixture, Mixture):
+            raise TypeError(f"A MixtureOracle is that of a Mixture, got {type(mixture).__name__}.")
+        self.schedule = schedule
+        self.oracles = nn.ModuleList(FamilyOracle(one, schedule, **quadrature) for one in mixture.families)
+
+    def parts(self, xt: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """How likely each family is, (B, K), and what it would say of x_0, (B, K, 1, L)."""
+        noised(xt, t, self.schedule)
+        means, evidence = zip(*(one.with_evidence(xt, t) for one in self._known()), strict=True)
+        return torch.stack(evidence, 1).softmax(1).to(xt.dtype), torch.stack(means, 1)
+
+    def weights(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """p(k | x_t), (B, K): how likely each family is."""
+        return self.parts(xt, t)[0]
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+        """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
+        _, a, s = noised(xt, t, self.schedule)
+        x0 = torch.einsum("bk,bkcl->bcl", *self.parts(xt, t))
+        return Prediction(x0, (xt - a * x0) / s)
+
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t], (B, L, L): the mean of the families' covariances, and how far apart their means are."""
+        weights, means = self.parts(check_signals(xt, "xt"), t)
+        within = torch.stack([one.covariance(xt, t) for one in self._known()], 1)
+        return torch.einsum("bk,bkij->bij", weights, within) + weighted_covariance(weights, means.flatten(2))
+
+    def _known(self) -> list[FamilyOracle]:
+        return list(self.oracles)  # type: ignore[arg-type]
+
+
+ALL = (MixtureOracle,)

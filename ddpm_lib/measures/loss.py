@@ -1,0 +1,64 @@
+"""How far is a denoiser from the exact one? (chapters `best_denoiser` and `training`)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..checks import check_signals, count, same_shape, schedule_of, times
+from ..diffusion.denoiser import Prediction
+from ..diffusion.forward import q_sample
+from ..diffusion.schedules import Schedule
+from .estimates import Estimate, _mean
+
+__all__ = ["loss_over_floor", "mean_loss", "predicted_noise"]
+
+
+@torch.no_grad()
+def predicted_noise(denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
+    """ε̂ of signals xt (n, C, L) at times t (n,), asked in chunks that fit into memory."""
+    count(chunk, "A chunk")
+    schedule_of(denoiser)
+    t = times(t, check_signals(xt, "xt", "n"))
+    return torch.cat([denoiser(x, u).eps for x, u in zip(xt.split(chunk), t.split(chunk), strict=True)])
+
+
+def mean_loss(denoiser: Callable[..., Prediction], x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
+    """L_simple ‖ε - ε̂‖² a sample over given signals (n, C, L), times (n,) and noise, with its interval."""
+    schedule: Schedule = schedule_of(denoiser)
+    return _mean((eps - predicted_noise(denoiser, q_sample(x0, t, eps, schedule), t)).square().mean((1, 2)))
+
+
+def loss_over_floor(
+    denoiser: Callable[..., Prediction],
+    oracle: Callable[..., Prediction] | Tensor,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+) -> Estimate:
+    """L_simple over the smallest possible one: 1 + mean‖ε̂ - ε*‖²/L*, where ε* is the oracle's.
+
+    Because E[ε|x_t] = ε*, the loss splits into the floor L* and the distance to the oracle; measured that way
+    the noise of ε cancels. L* itself is estimated on the same signals.
+
+    Args:
+        denoiser: what is measured; has a ``schedule``.
+        oracle: the exact denoiser of the law that x0 was drawn from; or its ε* (n, C, L) on these very signals, where
+            many denoisers are held against one answer.
+        x0, eps: (n, C, L), fresh.
+        t: (n,), 1…T.
+    """
+    schedule: Schedule = schedule_of(denoiser)
+    xt = q_sample(x0, t, eps, schedule)
+    exact = oracle if isinstance(oracle, Tensor) else predicted_noise(oracle, xt, t)
+    same_shape(x0, exact, "x0 and the oracle's noise")
+    excess = (predicted_noise(denoiser, xt, t) - exact).square().mean((1, 2)).double()
+    floor = (eps - exact).square().mean((1, 2)).double()
+    if not floor.mean() > 0:
+        raise ValueError("The oracle's noise is eps itself: a loss over a floor of 0 is no number.")
+    ratio = excess.mean() / floor.mean()
+    # the ratio of two means, to first order: the spread of excess - ratio·floor
+    spread = _mean(excess - ratio * floor).margin / floor.mean().item()
+    return Estimate(1 + ratio.item(), spread)

@@ -1,0 +1,33 @@
+"""From noise to signals: the times visited, the steps, the loop; conditions and measurements.
+
+Chapters `sampling`, `grids_and_solvers`, `noisy_data`, `conditioning` and `repairs`.
+"""
+
+from .conditioning import Asked, ask
+from .denoising import denoise, posterior_draws
+from .grids import even_log_snr, even_steps, karras
+from .inverse import Guided, LinearCovariance, dps, repaint
+from .loop import Memory, sample, walk
+from .steps import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun
+
+__all__ = [
+    "Asked",
+    "Guided",
+    "LinearCovariance",
+    "Memory",
+    "ancestral",
+    "ask",
+    "ddim",
+    "denoise",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dps",
+    "even_log_snr",
+    "even_steps",
+    "heun",
+    "karras",
+    "posterior_draws",
+    "repaint",
+    "sample",
+    "walk",
+]

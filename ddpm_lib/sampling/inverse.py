@@ -1,0 +1,237 @@
+"""Signals that agree with a measurement, without training anything (chapter `repairs`).
+
+Of a measurement known is y = A·x_0 + σ·n: samples that are missing, a low-pass version, every fourth sample. Wanted
+are draws of x_0 given y. `Guided` is a denoiser like any other, so every sampler takes it; `repaint` and `dps` are
+steps, for the loop of `sample`: fix what they need with `functools.partial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..checks import count, holds, noised, number, precise, schedule_of, takes
+from ..diffusion.denoiser import Denoiser, Prediction
+from ..diffusion.measurement import Measurement
+from ..diffusion.schedules import Schedule
+from ..networks.skip import LinearSkip
+from .conditioning import Asked
+from .loop import Memory
+from .steps import Denoise, Step, _step, _towards, ancestral
+
+__all__ = ["Guided", "LinearCovariance", "dps", "repaint"]
+
+
+def white(schedule: Schedule, t: Tensor, power: float = 0.08) -> Tensor:
+    """Variance of x_0 given x_t, a sample, if the signals were white noise of this power: S(1-ᾱ)/(ᾱS + 1-ᾱ)."""
+    ab = schedule.alpha_bar(t)
+    return power * (1 - ab) / (ab * power + 1 - ab)
+
+
+class Guided:
+    """A denoiser that knows a measurement: E[x_0 | x_t, y] to second order.
+
+    If x_0 given x_t were normal with mean x̂_0 and covariance C, then, given y as well, its mean would be
+
+        x̂_0 + C·Aᵀ·(A·C·Aᵀ + σ²)⁻¹·(y - A·x̂_0),
+
+    Kalman's update. An oracle knows C (its ``covariance``), and `LinearCovariance` guesses it. For a network
+    C·v = (1-ᾱ)/√ᾱ·(∂x̂_0/∂x_t)ᵀ·v (Tweedie's formula, once more), and A·C·Aᵀ is taken for r_t²·A·Aᵀ: that is ΠGDM (Song
+    et al. 2023, eq. 4 and 7). With r_t = 0 it is the likelihood of DPS (Chung et al. 2023, eq. 16 without its factor
+    of two), for which `dps` has the steps that they use. Exact for Gaussian data and an oracle; for all else an
+    approximation that is good where the posterior is narrow.
+
+    Args:
+        denoiser: a `Denoiser` or an oracle.
+        measurement: A and σ.
+        y: (B, M), one row for every signal that will be sampled, at most 4096 (the chunk of `Memory`).
+        variance: r_t² of (schedule, t (B,)); by default the denoiser's own covariance, or `white` where it has none.
+    """
+
+    def __init__(
+        self,
+        denoiser: Callable[..., Prediction],
+        measurement: Measurement,
+        y: Tensor,
+        variance: Callable[[Schedule, Tensor], Tensor] | None = None,
+    ):
+        takes(variance or white, 2, "The variance is a function of (schedule, t), such as white")
+        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
+        self.measurement, self.y, self.variance = measurement, measurement.check(y), variance
+
+    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+        """xt (B, 1, L), B as in y → Prediction."""
+        t, a, s = noised(xt, t, self.schedule)
+        y = self.measurement.check(self.y, xt)
+        matrix, noise = self.measurement.matrix.to(xt), self.measurement.sigma**2 * torch.eye(y.shape[1]).to(xt)
+        if self.variance is None and hasattr(self.denoiser, "covariance"):
+            x0 = self.denoiser(xt, t).x0
+            missed = (y - self.measurement(x0))[..., None]  # before the covariance: it looks at the length
+            across = self.denoiser.covariance(xt, t) @ matrix.T  # C·Aᵀ, (B, L, M)
+            z = _solve(matrix @ across + noise, missed)
+            x0 = x0 + (across @ z).mT
+        else:
+            r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]
+
+            def gap(x0: Tensor) -> Tensor:
+                z = _solve(r2 * matrix @ matrix.T + noise, (y - self.measurement(x0))[..., None])
+                return (matrix.T @ z).mT
+
+            x0, pull = pulled(self.denoiser, xt, t, gap)
+            x0 = x0 + s**2 / a * pull
+        return Prediction(x0, (xt - a * x0) / s)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """matrix⁻¹·right, which torch does not know in bfloat16."""
+    return torch.linalg.solve(precise(matrix), precise(right)).to(right)
+
+
+def pulled(
+    denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor | float, gap: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """x̂_0, and (∂x̂_0/∂x_t)ᵀ·gap(x̂_0), both (B, 1, L): what of a gap in x̂_0 a change of x_t would close.
+
+    By autograd through a network; an oracle has the slope from its covariance, √ᾱ/(1-ᾱ)·C (Tweedie's formula).
+    """
+    if hasattr(denoiser, "covariance"):
+        t, a, s = noised(xt, t, schedule_of(denoiser))
+        x0 = denoiser(xt, t).x0
+        return x0, a / s**2 * gap(x0) @ denoiser.covariance(xt, t)
+    with torch.enable_grad():
+        leaf = xt.detach().requires_grad_()
+        x0 = denoiser(leaf, t).x0
+        (pull,) = torch.autograd.grad(x0, leaf, gap(x0.detach()))
+    return x0.detach(), pull
+
+
+class LinearCovariance:
+    """A trained denoiser that borrows its posterior covariance from its linear skip: U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ.
+
+    With it `Guided` needs no gradient. An approximation: the covariance is that of Gaussian data, the same for every
+    x_t; it knows the directions in which signals vary, but not which of them this signal has decided on.
+
+    Args:
+        denoiser: a `Denoiser` whose network is a `LinearSkip`.
+    """
+
+    def __init__(self, denoiser: Denoiser | Asked):
+        network = getattr(denoiser, "network", None)
+        if not isinstance(network, LinearSkip):
+            raise ValueError(f"Only a LinearSkip knows a covariance, got {type(network).__name__}.")
+        self.denoiser, self.schedule, self.wiener = denoiser, schedule_of(denoiser), network.wiener
+
+    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+        """xt (B, C, L), t (B,) → Prediction."""
+        prediction: Prediction = self.denoiser(xt, t)
+        return prediction
+
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t] of Gaussian data with the same mean and covariance, (B, C·L, C·L)."""
+        _, a, s = noised(xt, t, self.schedule)
+        power, basis = self.wiener.power, self.wiener.basis
+        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
+
+
+def repaint(
+    denoiser: Denoise,
+    xt: Tensor,
+    t: float,
+    s: float,
+    noise: Tensor,
+    *,
+    measurement: Measurement,
+    y: Tensor,
+    rounds: int = 10,
+    step: Step = ancestral,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Step, put the known samples back as noisy as x_s is, go up to t again, `rounds` times: RePaint, algorithm 1.
+
+    Lugmayr et al. 2022, eq. (8), for data that are measured with noise: √ᾱ_s·y holds the noise √ᾱ_s·σ already, so
+    only the rest is added, and the known part of x_s is √ᾱ_s·y + √(1-ᾱ_s-ᾱ_s·σ²)·z. Once x_s is less noisy than y,
+    nothing is put back: y is a part of the path by then. (The algorithm as printed adds (1-ᾱ_t)·z, without the root.)
+
+    Args:
+        denoiser, xt, t, s, noise: as for `ancestral`.
+        measurement: of single samples; of anything with A·Aᵀ = 1, to be exact.
+        y: (B, M), one row a signal.
+        rounds: how often the step is made; 1 only puts back. Each costs what `step` does.
+        step: what takes x_t to x_s.
+        generator: for the noise of what is put back and of going up: a CPU generator.
+
+    Raises:
+        ValueError: a measurement that mixes samples: there is nothing to put back. `Guided` takes it.
+
+    >>> from functools import partial
+    >>> from ddpm_lib import BenchmarkMorlet, FamilyOracle, linear, sample
+    >>> seen, rng = Measurement.samples(torch.arange(128) < 70, sigma=0.05), torch.Generator().manual_seed(0)
+    >>> x0, _ = BenchmarkMorlet().sample(1, rng)
+    >>> fill = partial(repaint, measurement=seen, y=seen.observe(x0, rng), rounds=2, generator=rng)
+    >>> *_, x = sample(FamilyOracle(BenchmarkMorlet(), linear()), (1, 1, 128), step=fill, generator=rng)
+    >>> bool((seen(x) - seen(x0)).abs().max() < 0.2)
+    True
+    """
+    schedule = _step(denoiser, xt, t, s, noise)
+    matrix, y = measurement.matrix.to(xt), measurement.check(y, xt)
+    if not holds((matrix @ matrix.T - torch.eye(len(matrix)).to(xt)).abs() < 1e-4):
+        raise ValueError("RePaint puts samples back, and this measurement mixes them: use Guided or dps for it.")
+    count(rounds, "The number of rounds", high=10**4)
+    left = 1 - schedule.alpha_bar(s) * (1 + measurement.sigma**2)  # of the noise of x_s, when y has brought its own
+    if left <= 0:
+        return step(denoiser, xt, t, s, noise)
+    beta = schedule.beta(t, s)
+    keep, add, a, rest = (v.sqrt().to(xt) for v in (1 - beta, beta, schedule.alpha_bar(s), left))
+
+    def draw(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator).to(like)
+
+    def put_back(xs: Tensor) -> Tensor:
+        known = a * y + rest * draw(y)
+        return xs + ((known - measurement(xs)) @ matrix)[:, None]
+
+    xs = put_back(step(denoiser, xt, t, s, noise))
+    for _ in range(rounds - 1):
+        xt = keep * xs + add * draw(xs)
+        xs = put_back(step(denoiser, xt, t, s, draw(xs)))
+    return xs
+
+
+def dps(
+    denoiser: Denoise,
+    xt: Tensor,
+    t: float,
+    s: float,
+    noise: Tensor,
+    *,
+    measurement: Measurement,
+    y: Tensor,
+    zeta: float = 0.5,
+) -> Tensor:
+    """The ancestral step, then a push towards y of constant weight: DPS, Chung et al. 2023, algorithm 1.
+
+        x_s = x_s′ - ζ·∇_{x_t}‖y - A·x̂_0(x_t)‖
+
+    The likelihood of their eq. (16) would push with 1/σ² times the gap; their algorithm divides by the norm of the gap
+    instead, whatever σ is (appendix C.2). Here as in their code the gradient is that of the norm; their formula, the
+    gradient of its square over the norm, is twice that. ζ has no right value: it is tuned. It takes many steps, 250
+    and more in the paper (appendix C.5).
+
+    Args:
+        denoiser, xt, t, s, noise: as for `ancestral`.
+        measurement, y: what was measured; y (B, M), one row a signal.
+        zeta: ζ, the weight, not negative.
+    """
+    schedule = _step(denoiser, xt, t, s, noise)
+    y, zeta = measurement.check(y, xt), number(zeta, "zeta", 0.0)
+    if isinstance(denoiser, Memory) and hasattr(denoiser.denoiser, "covariance"):
+        denoiser = denoiser.denoiser  # an oracle has its slope from its covariance
+
+    def gap(x0: Tensor) -> Tensor:
+        missed = y - measurement(x0)
+        return (missed / missed.norm(dim=1, keepdim=True).clamp(min=1e-12) @ measurement.matrix.to(x0))[:, None]
+
+    x0, pull = pulled(denoiser, xt, t, gap)
+    return _towards(x0, schedule, xt, t, s, noise, 1.0) + zeta * pull

@@ -1,0 +1,40 @@
+"""Signals that were measured with noise (chapter `noisy_data`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checks import number
+from .family import Family
+
+__all__ = ["Noisy"]
+
+
+class Noisy:
+    """A family as an instrument with noise records it: y = x_0 + σ·n, n ~ N(0, I), drawn afresh.
+
+    Args:
+        family: of the clean signals.
+        sigma: standard deviation of the noise, not negative.
+
+    >>> from ddpm_lib import BenchmarkMorlet
+    >>> Noisy(BenchmarkMorlet(), 0.1).sample(3, torch.Generator().manual_seed(0))[0].shape
+    torch.Size([3, 1, 128])
+    """
+
+    def __init__(self, family: Family, sigma: float):
+        self.clean, self.sigma = family, _checked(sigma)
+        self.names, self.low, self.high, self.length = family.names, family.low, family.high, family.length
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw n noisy signals: (y (n, 1, L), params (n, P))."""
+        x0, params = self.clean.sample(n, generator)
+        return x0 + self.sigma * torch.randn(x0.shape, generator=generator), params
+
+    def __repr__(self) -> str:
+        return f"Noisy({self.clean!r}, σ {self.sigma:g})"
+
+
+def _checked(sigma: float) -> float:
+    return number(sigma, "The noise of data", 0.0, 1e6)

@@ -1,0 +1,47 @@
+"""Recipes, the training loop, Muon, distillation, and trained models on disk.
+
+Chapters `training` and `grids_and_solvers`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .distillation import Distilled
+from .muon import Muon, orthogonal
+from .recipe import Recipe, longer
+
+if TYPE_CHECKING:
+    from .loop import Fit, LitDDPM, device, fit
+    from .store import cache_dir, load, pretrained, save, train_or_load
+
+__all__ = [
+    "Distilled",
+    "Fit",
+    "LitDDPM",
+    "Muon",
+    "Recipe",
+    "cache_dir",
+    "device",
+    "fit",
+    "load",
+    "longer",
+    "orthogonal",
+    "pretrained",
+    "save",
+    "train_or_load",
+]
+
+# Lightning takes seconds to import: what needs it is imported when it is first asked for.
+_LAZY = {
+    "loop": ("Fit", "LitDDPM", "device", "fit"),
+    "store": ("cache_dir", "load", "pretrained", "save", "train_or_load"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

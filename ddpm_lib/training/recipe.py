@@ -1,0 +1,184 @@
+"""A recipe: everything that a training run depends on (chapter `training`)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_tensor, count, number, takes
+from ..diffusion.denoiser import Denoiser, Eps, Parametrisation
+from ..diffusion.losses import Weight, simple
+from ..diffusion.schedules import Schedule, linear
+from ..diffusion.times import draw_times
+from ..networks.skip import by_linear_error, linear_skip
+from ..signals.batches import stream
+from ..signals.family import Family
+from ..signals.finite import Finite
+from ..signals.source import Source
+from ..signals.wavelets import BenchmarkMorlet
+from .muon import Muon
+
+__all__ = ["Recipe", "longer"]
+
+
+BATCHES = 0  # purpose of the stream of numbers that a batch is drawn with; that of `networks.skip` is 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run depends on.
+
+    On the CPU of one machine, with one torch and one number of threads, the same recipe gives the same weights to the
+    bit, for any number of data workers and wherever the run was stopped and resumed. `fit` takes fewer threads while
+    other programs use the cores, unless it is told their number. Elsewhere (another processor, device, precision or
+    number of threads or processes) a recipe gives the same batches, and losses that agree but for rounding.
+
+    Args:
+        family: what to draw signals from, afresh at every step.
+        schedule: the noise schedule.
+        network: (family, seed) → network; `linear_skip` or any function of the two.
+        parametrisation: what the network's output means.
+        density: (network, schedule) → how often each t is drawn, or None for uniform t.
+        steps: optimiser steps; the learning rate warms up, stays, and falls to 0 over the last 70 %.
+        batch: signals a step, over all processes.
+        lr, kernel_lr, weight_decay: of `Muon`; both rates follow `learning_rate`.
+        warmup: steps over which the rates climb.
+        clip: greatest norm of the gradient.
+        ema: decay of the running mean of the weights, which is what is sampled from.
+        seed: of the weights and of every batch.
+        told: share of the signals whose parameters the network is told in training, each with probability ½; above 0
+            for a network with conditions only.
+        weight: (schedule, t) → weight of ‖x_0 - x̂_0‖² in the loss: `simple`, `min_snr`, `vlb` or your own. It decides
+            what is minimised; the density decides only how well the mean is estimated.
+    """
+
+    family: Source = field(default_factory=BenchmarkMorlet)
+    schedule: Schedule = field(default_factory=linear)
+    network: Callable[[Any, int], nn.Module] = linear_skip
+    parametrisation: Parametrisation = field(default_factory=Eps)
+    density: Callable[[nn.Module, Schedule], Tensor | None] = by_linear_error
+    steps: int = 2200
+    batch: int = 128
+    lr: float = 2e-3
+    kernel_lr: float = 0.02
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.995
+    seed: int = 0
+    told: float = 0.0
+    weight: Weight = simple
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
+            count(getattr(self, name), f"{name} of a recipe", least)
+        for name in ("lr", "kernel_lr", "clip"):
+            number(getattr(self, name), f"{name} of a recipe", 0.0, 1e30, above=True)
+        number(self.weight_decay, "weight_decay of a recipe", 0.0)
+        number(self.ema, "ema of a recipe", 0.0, 0.9999999)
+        number(self.told, "told of a recipe", 0.0, 1.0)
+        if self.weight is not simple:
+            self._weights()
+
+    def _weights(self) -> Tensor:
+        """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, (T,), or one sentence why it is no weight."""
+        takes(self.weight, 2, "The weight of a recipe is a function of (schedule, t), such as vlb")
+        t = torch.arange(1, self.schedule.T + 1)
+        weights = check_tensor(self.weight(self.schedule, t), "What the weight of a recipe returns", self.schedule.T)
+        if not (weights >= 0).all() or not (weights > 0).any():
+            raise ValueError(f"The weight of a recipe must not be negative, nor 0 at every t, got {weights.min():.3g}.")
+        return weights / self.schedule.snr(t)
+
+    def build(self) -> Denoiser:
+        """The untrained denoiser, its weights drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return Denoiser(self.network(self.family, self.seed), self.schedule, self.parametrisation)
+
+    def draw(self, network: nn.Module) -> Callable[[int], tuple[Tensor, ...]]:
+        """step → (x0, t, eps, weight), and cond (B, P) where anything is `told`: the batch of that step."""
+        return partial(_draw, self, self.density(network, self.schedule))
+
+    def optimiser(self, denoiser: nn.Module) -> Muon:
+        """`Muon` with this recipe's rates."""
+        return Muon(denoiser, self.lr, self.kernel_lr, weight_decay=self.weight_decay)
+
+    def learning_rate(self, step: int) -> float:
+        """Share of the rates at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
+        return min(1.0, (step + 1) / (self.warmup + 1), (self.steps - step) / (0.7 * self.steps))
+
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits that change with whatever this recipe says.
+
+        What is rounded is computed in float64: the last digits of float32 differ from one processor to another, and a
+        model that was trained on one would be unknown on the other.
+        """
+        denoiser, generator = self.build().double(), stream(self.seed, 0, BATCHES)
+        density = self.density(denoiser.network, self.schedule)
+        schedule = self.schedule.log_alpha_bar(torch.arange(self.schedule.T + 1))
+        drawn, params = self.family.sample(8, generator)
+        if isinstance(self.family, Family):
+            drawn = self.family.render(params.double())
+        parts = [
+            repr(self.family),
+            _digest((1e3 * drawn).round().int()),  # what it draws, not only its box
+            _digest(self.family.signals) if isinstance(self.family, Finite) else "",
+            _digest((1e9 * schedule).round().long()),
+            repr(denoiser.network),
+            str([(k, tuple(v.shape)) for k, v in denoiser.state_dict().items()]),
+            type(self.parametrisation).__qualname__,
+            "" if density is None else _digest((1e3 * density / density.mean()).round().int()),
+            str([self.steps, self.batch, self.lr, self.kernel_lr, self.warmup]),
+            str([self.weight_decay, self.clip, self.ema, self.seed]),
+        ]
+        parts += [f"told {self.told}"] if self.told else []
+        if self.weight is not simple:  # its course over t, and its size, which decides what is clipped
+            parts += ["weight " + _digest((1e4 * self._weights().clamp(min=1e-30).log()).round().int())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+
+    def key(self) -> str:
+        """The fingerprint, and ten digits more that change with the code that trains it."""
+        return f"{self.fingerprint()}-{_code()}"
+
+
+def longer() -> Recipe:
+    """The recipe of the model that ships: more steps than `Recipe()`, and a network that can be asked for values."""
+    return Recipe(network=partial(linear_skip, conditional=True), steps=8000, told=0.8)
+
+
+def _draw(recipe: Recipe, density: Tensor | None, step: int) -> tuple[Tensor, ...]:
+    generator = stream(recipe.seed, step, BATCHES)
+    x0, params = recipe.family.sample(recipe.batch, generator)
+    t, weight = draw_times(recipe.batch, recipe.schedule, generator, density)
+    batch = x0, t, torch.randn(x0.shape, generator=generator), weight
+    if not recipe.told:
+        return batch
+    silent = torch.rand(len(x0), 1, generator=generator) >= recipe.told
+    hidden = silent | (torch.rand(params.shape, generator=generator) < 0.5)
+    return (*batch, params.masked_fill(hidden, math.nan))
+
+
+ROOMS = ("signals", "diffusion", "exact", "networks", "training")  # whatever trains stands in one of them
+
+
+def _code(library: Path = Path(__file__).parents[1]) -> str:
+    """Ten digits that change with the code that trains; a room that holds none is an error, and not one room less."""
+    code = (library / "checks.py").read_text("utf-8")
+    for room in ROOMS:
+        files = sorted((library / room).glob("*.py"))
+        if not files:
+            raise FileNotFoundError(f"{library / room} holds no code, and what trains must stand there.")
+        code += "".join(file.read_text("utf-8") for file in files)
+    return hashlib.sha256(code.encode()).hexdigest()[:10]
+
+
+def _digest(x: Tensor) -> str:
+    return hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

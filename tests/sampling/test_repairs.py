@@ -1,0 +1,183 @@
+"""RePaint and DPS: against conditional Gaussians, finite differences, and their own limits."""
+
+from functools import partial
+
+import pytest
+import torch
+from helpers import HO, SHORT, rng
+from torch.testing import assert_close
+
+from ddpm_lib import FamilyOracle, Gaussian, Prediction, ancestral, ddim, even_log_snr, fit_family, sample
+from ddpm_lib.diffusion import Measurement
+from ddpm_lib.sampling import Guided, Memory, dps, repaint
+
+DOUBLE = torch.float64
+L, SIGMA = 4, 0.3
+MEAN = torch.tensor([[0.5, -0.2, 0.1, 0.3]], dtype=DOUBLE)
+KNOWN = Measurement.samples(torch.tensor([True, True, False, False]), SIGMA)
+Y = torch.tensor([[1.4, 0.7]], dtype=DOUBLE)
+
+
+def alike(correlation):
+    """Covariance of four numbers of variance 0.5, any two of which have this correlation."""
+    return 0.5 * (correlation + (1 - correlation) * torch.eye(L, dtype=DOUBLE))
+
+
+def exactly(cov):
+    """Mean and covariance of x_0 ~ N(MEAN, cov) given Y, by the textbook formula."""
+    a = KNOWN.matrix.double()
+    gain = cov @ a.T @ torch.linalg.inv(a @ cov @ a.T + SIGMA**2 * torch.eye(2, dtype=DOUBLE))
+    return (MEAN + (Y - MEAN @ a.T) @ gain.T)[0], cov - gain @ a @ cov
+
+
+def repainted(cov, rounds, n=4000, steps=250):
+    step = partial(repaint, measurement=KNOWN, y=Y.expand(n, 2), rounds=rounds, generator=rng(1))
+    *_, x = sample(Gaussian(MEAN.float(), cov.float(), HO), (n, 1, L), even_log_snr(HO, steps), step, rng(2))
+    return x[:, 0].double()
+
+
+def test_putting_back_is_right_where_samples_have_nothing_to_do_with_each_other():
+    """The known ones get their posterior, noise in y and all; the others keep their own law."""
+    cov = alike(0.0)
+    x = repainted(cov, rounds=1)
+    mean, after = exactly(cov)
+    assert ((x.mean(0) - mean).abs() < 5 * (after.diagonal() / len(x)).sqrt() + 0.01).all()
+    assert_close(x.var(0), after.diagonal(), rtol=0.1, atol=0)
+
+
+@pytest.mark.slow
+def test_going_up_again_mends_what_putting_back_gets_wrong():
+    cov = alike(0.8)
+    mean, _ = exactly(cov)
+    once, often = ((repainted(cov, rounds, 1500).mean(0) - mean)[2:].abs().max() for rounds in (1, 6))
+    assert once > 0.1 and often < 0.5 * once
+
+
+def test_below_the_noise_of_y_repaint_is_the_plain_step():
+    xt, z = torch.randn(1, 1, L, generator=rng(3)), torch.randn(1, 1, L, generator=rng(4))
+    exact = Gaussian(MEAN.float(), alike(0.5).float(), HO)
+    level = float(HO.at_log_snr(-2 * torch.tensor(SIGMA, dtype=DOUBLE).log()))  # the time that is as noisy as y
+    for s in (level - 1, level + 1):
+        step = partial(repaint, measurement=KNOWN, y=Y, generator=rng(5))
+        same = torch.equal(step(exact, xt, s + 50, s, z), ancestral(exact, xt, s + 50, s, z))
+        assert same == (s < level)
+
+
+def test_what_is_put_back_is_as_noisy_as_the_path():
+    """Mean √ᾱ·y and variance 1-ᾱ-ᾱσ²: with the noise of y, 1-ᾱ."""
+    n = 20_000
+    xt, z = torch.zeros(n, 1, L, dtype=DOUBLE), torch.zeros(n, 1, L, dtype=DOUBLE)
+    exact = Gaussian(MEAN, alike(0.5), HO)
+    xs = repaint(exact, xt, 700, 500, z, measurement=KNOWN, y=Y.expand(n, 2), rounds=1, generator=rng(6))
+    ab = HO.alpha_bar(500)
+    left = 1 - ab - ab * SIGMA**2
+    assert_close(xs[:, 0, :2].mean(0), ab.sqrt() * Y[0], rtol=0, atol=float(5 * (left / n) ** 0.5))
+    assert_close(xs[:, 0, :2].var(0), left.expand(2), rtol=0.05, atol=0)
+
+
+class Bent:
+    """A denoiser that is no oracle: differentiable, and not linear."""
+
+    schedule = HO
+
+    def __call__(self, xt, t):
+        a, s = HO(torch.as_tensor(t).expand(len(xt)), xt.dtype)
+        x0 = torch.sin(2 * xt) + 0.3 * xt.roll(1, -1) ** 2
+        return Prediction(x0, (xt - a * x0) / s)
+
+
+MIXED = Measurement(torch.randn(3, L, generator=rng(7), dtype=DOUBLE), 0.1)
+
+
+def test_dps_pushes_down_the_slope_of_the_gap():
+    xt, z = (torch.randn(2, 1, L, generator=rng(k), dtype=DOUBLE) for k in (8, 9))
+    y = torch.randn(2, 3, generator=rng(10), dtype=DOUBLE)
+
+    def missed(x):
+        return (y - MIXED(Bent()(x, 300).x0)).norm(dim=1)
+
+    slope = torch.zeros_like(xt)
+    for k in range(L):
+        h = torch.zeros(1, 1, L, dtype=DOUBLE)
+        h[..., k] = 1e-6
+        slope[..., k] = ((missed(xt + h) - missed(xt - h)) / 2e-6)[:, None]
+    for denoiser in (Bent(), Memory(Bent())):
+        found = dps(denoiser, xt, 300, 250, z, measurement=MIXED, y=y, zeta=0.7)
+        assert_close(found, ddim(Bent(), xt, 300, 250, z, eta=1.0) - 0.7 * slope, rtol=1e-6, atol=1e-7)
+        assert not found.requires_grad and not xt.requires_grad
+
+
+def test_dps_without_weight_is_the_ancestral_step():
+    xt, z = (torch.randn(2, 1, L, generator=rng(k), dtype=DOUBLE) for k in (8, 9))
+    found = dps(Bent(), xt, 300, 250, z, measurement=MIXED, y=torch.ones(2, 3), zeta=0.0)
+    assert_close(found, ancestral(Bent(), xt, 300, 250, z), rtol=1e-9, atol=1e-9)
+
+
+def test_an_oracle_s_slope_is_its_covariance():
+    """For Gaussian data x̂_0 is linear in x_t, so the slope is a matrix that is known."""
+    cov = alike(0.6)
+    exact = Gaussian(MEAN, cov, HO)
+    xt, z = (torch.randn(2, 1, L, generator=rng(k), dtype=DOUBLE) for k in (8, 9))
+    y = torch.randn(2, 3, generator=rng(10), dtype=DOUBLE)
+    ab = HO.alpha_bar(300)
+    gain = ab.sqrt() * cov @ torch.linalg.inv(ab * cov + (1 - ab) * torch.eye(L, dtype=DOUBLE))
+    gap = y - MIXED(exact(xt, 300).x0)
+    push = (gap / gap.norm(dim=1, keepdim=True) @ MIXED.matrix @ gain)[:, None]
+    plain = ancestral(exact, xt, 300, 250, z)
+    for denoiser in (exact, Memory(exact)):
+        found = dps(denoiser, xt, 300, 250, z, measurement=MIXED, y=y, zeta=0.7)
+        assert_close(found, plain + 0.7 * push, rtol=1e-6, atol=1e-7)
+
+
+def test_guided_takes_a_variance_for_an_oracle_too():
+    """With r² = 0 the push is 1/σ² times the gap, through the covariance: the likelihood of DPS."""
+    cov = alike(0.6)
+    exact = Gaussian(MEAN, cov, HO)
+    xt, y = torch.randn(2, 1, L, generator=rng(8), dtype=DOUBLE), torch.randn(2, 3, generator=rng(10), dtype=DOUBLE)
+    x0 = exact(xt, 300).x0
+    expected = x0 + ((y - MIXED(x0)) / 0.1**2 @ MIXED.matrix)[:, None] @ exact.covariance(xt, 300)
+    found = Guided(exact, MIXED, y, variance=lambda schedule, t: torch.zeros(len(t)))(xt, 300).x0
+    assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_repainted_signals_are_wavelets_that_agree_with_what_was_measured():
+    seen = Measurement.samples((torch.arange(64) < 26) | (torch.arange(64) > 38), 0.05)
+    x0, _ = SHORT.sample(12, rng(12))
+    y, exact = seen.observe(x0, rng(13)), FamilyOracle(SHORT, HO)
+    step = partial(repaint, measurement=seen, y=y, rounds=3, generator=rng(11))
+    *_, x = sample(exact, tuple(x0.shape), 30, step, rng(14))
+    assert (seen(x) - y).square().mean().sqrt() < 0.1 and fit_family(x, SHORT).valid.float().mean() > 0.7
+
+
+def test_dps_does_not_ask_how_noisy_y_is():
+    """It comes to within ζ of y, whatever σ is: far nearer than a signal that y was measured of."""
+    exact, n = Gaussian(MEAN.float(), alike(0.8).float(), HO), 100
+
+    def missed(zeta, sigma=SIGMA):
+        seen = Measurement(KNOWN.matrix, sigma)
+        step = partial(dps, measurement=seen, y=Y.expand(n, 2), zeta=zeta)
+        *_, x = sample(exact, (n, 1, L), 150, step, rng(2))
+        return float((KNOWN(x) - Y).norm(dim=1).mean())
+
+    assert missed(0.0) > 0.8 and missed(0.03) < 0.1 < SIGMA
+    assert missed(0.03) == missed(0.03, sigma=0.01) and 0.03 < missed(0.3) < 0.3
+
+
+ONE, Z = torch.zeros(1, 1, L), torch.zeros(1, 1, L)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: repaint(Bent(), ONE, 9, 5, Z, measurement=Measurement(torch.ones(1, L), 0.1), y=Y[:, :1]), "mixes"),
+        (lambda: repaint(Bent(), ONE, 900, 5, Z, measurement=KNOWN, y=Y, rounds=0), "The number of rounds"),
+        (lambda: repaint(Bent(), ONE, 9, 5, Z, measurement=KNOWN, y=Y[:, :1]), r"shape \(B, 2\)"),
+        (lambda: repaint(Bent(), ONE, 5, 9, Z, measurement=KNOWN, y=Y), "goes back in time"),
+        (lambda: dps(Bent(), ONE, 9, 5, Z, measurement=KNOWN, y=Y, zeta=-1.0), "zeta must be"),
+        (lambda: dps(Bent(), ONE, 9, 5, Z, measurement=KNOWN, y=Y.expand(3, 2)), "3 measurements for 1 signals"),
+        (lambda: dps(Bent(), ONE[..., :3], 9, 5, Z[..., :3], measurement=KNOWN, y=Y), "measures signals of shape"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
