@@ -71,17 +71,17 @@ class Ours:
         self.model = self.recipe.build()
         self.averaged = copy.deepcopy(self.model)
         self.draw = self.recipe.draw(self.model.network)
-        self.optimiser = self.recipe.optimiser(self.model)
+        self.optimiser = self.recipe.optimiser(self.model, self.recipe)
         for group in self.optimiser.param_groups:
             group["initial_lr"] = group["lr"]
 
     def step(self, i, progress):
         recipe, fine = self.recipe, 1_000_000
-        by_clock = replace(recipe, steps=fine, warmup=0).learning_rate(min(int(progress * fine), fine))
+        by_clock = recipe.rate(min(int(progress * fine), fine), replace(recipe, steps=fine, warmup=0))
         share = min(by_clock, (i + 1) / (recipe.warmup + 1))
         for group in self.optimiser.param_groups:
             group["lr"] = share * group["initial_lr"]
-        x0, t, eps, weight = self.draw(i)
+        x0, t, eps, weight, _ = self.draw(i)
         loss = (weight * ddpm_lib.loss(self.model, x0, t, eps)).mean()
         descend(loss, self.model, self.optimiser, recipe.clip)
         with torch.no_grad():

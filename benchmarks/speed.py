@@ -43,8 +43,8 @@ def main():
 
     recipe, place = Recipe(), device()
     denoiser = recipe.build().to(place)
-    draw, optimiser = recipe.draw(denoiser.network), recipe.optimiser(denoiser)
-    batch = [v.to(place) for v in draw(0)]
+    draw, optimiser = recipe.draw(denoiser.network), recipe.optimiser(denoiser, recipe)
+    batch = [v.to(place) for v in draw(0)[:4]]
 
     def gradient(model=denoiser):
         x0, t, eps, weight = batch

@@ -33,11 +33,9 @@ BASE = Recipe(steps=750)
 SEEDS = (0, 1, 2)  # of the recipe itself: how far apart runs of one recipe are
 
 
-class AdamW(Recipe):
-    """The recipe with AdamW for the kernels, too."""
-
-    def optimiser(self, denoiser):
-        return Muon(denoiser, self.lr, weight_decay=self.weight_decay, is_kernel=lambda name, p: False)
+def adamw(denoiser, recipe):
+    """AdamW for the kernels, too."""
+    return Muon(denoiser, recipe.lr, weight_decay=recipe.weight_decay, is_kernel=lambda name, p: False)
 
 
 def by_error(network, schedule):
@@ -65,7 +63,7 @@ CHOICES = {
     "no linear denoiser, t uniform": replace(BASE, network=Bare, density=uniform),
     "t drawn uniformly": replace(BASE, density=uniform),
     "t drawn by the error alone": replace(BASE, density=by_error),
-    "AdamW for the kernels too": AdamW(steps=750),
+    "AdamW for the kernels too": replace(BASE, optimiser=adamw),
     "not told where along the signal": replace(BASE, network=partial(linear_skip, position=False)),
     "width 48, 2 blocks, kernel 5": replace(BASE, network=partial(linear_skip, width=48, blocks=2, kernel=5)),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from ddpm_lib import (
@@ -60,11 +60,9 @@ class Few(Recipe):
         return Finite(PARENT.sample(10_000, stream(SETS, self.seed))[0][: self.size])
 
 
-class Decayed(Few):
-    """Weight decay for every weight: the kernels shrink, too, by as much a step as the others do."""
-
-    def optimiser(self, denoiser: nn.Module) -> Muon:
-        return DecayedMuon(denoiser, self.lr, self.kernel_lr, weight_decay=self.weight_decay)
+def decayed(denoiser: nn.Module, recipe: Recipe) -> Muon:
+    """Weight decay for every weight: the kernels shrink, too, by as much per step as the others do."""
+    return DecayedMuon(denoiser, recipe.lr, recipe.kernel_lr, weight_decay=recipe.weight_decay)
 
 
 class DecayedMuon(Muon):
@@ -195,9 +193,7 @@ class Path(Callback):
         share = self.stops.get(trainer.global_step)
         if share is None:
             return
-        average = next(c for c in trainer.callbacks if isinstance(c, WeightAveraging))._average_model
-        assert average is not None
-        denoiser = average.module.denoiser.eval()  # type: ignore[union-attr, operator]
+        denoiser = module.average.eval()
         x0, t, eps, exact = fresh(PARENT, self.recipe.schedule, 1, self.recipe.schedule.T, self.n)
         self.found[f"at {share:.2f}: fresh"] = loss_over_floor(denoiser, exact, x0, t, eps).value
         if self.own is not None:
@@ -219,7 +215,7 @@ EXPERIMENT = Experiment(
         "250, reversal and shift": replace(DEFAULT, transforms=(Reverse(), Shift(8))),
         "250, amplitude": replace(DEFAULT, transforms=(Scale(0.8, 1.2),)),
         "250, sign": replace(DEFAULT, transforms=(Negate(),)),
-        "250, weight decay": Decayed(weight_decay=1.0),
+        "250, weight decay": replace(DEFAULT, weight_decay=1.0, optimiser=decayed),
         "250, dropout": replace(DEFAULT, network=dropout),
         "250, no running mean": replace(DEFAULT, ema=0.0),
         "250, running mean 0.98": replace(DEFAULT, ema=0.98),

@@ -26,7 +26,7 @@ from ddpm_lib import (
 from ddpm_lib.diffusion import truncated
 from ddpm_lib.sampling.grids import TILT
 from ddpm_lib.sampling.steps import Step
-from ddpm_lib.training import Distilled, longer
+from ddpm_lib.training import distilled, longer
 
 from .claims import Claim
 from .runner import Experiment, samples
@@ -80,7 +80,7 @@ class Chains(Experiment):
 
     def make(self, run: str, seed: int, recipe: Any) -> None:
         start, found = time.perf_counter(), dict[str, Any]()
-        for steps, scores in (sampled(run, recipe) if run in SAMPLERS else distilled(recipe)).items():
+        for steps, scores in (sampled(run, recipe) if run in SAMPLERS else chain(recipe)).items():
             found |= {f"{steps}: {key}": value for key, value in scores.items()}
         self.append(self.head(run, seed, recipe) | {"seconds": round(time.perf_counter() - start)} | found)
 
@@ -91,16 +91,16 @@ def sampled(run: str, recipe: Sampler) -> dict[int, dict[str, float]]:
     return {steps: judged(recipe, shipped(), grid(shipped().schedule, steps), step) for steps in counts}
 
 
-def distilled(recipe: Recipe) -> dict[int, dict[str, float]]:
+def chain(recipe: Recipe) -> dict[int, dict[str, float]]:
     """The students, by the number of their steps."""
     teacher, found = shipped(), {}
     times = tilted(teacher.schedule, 2 * ROUNDS[0])
     for steps in ROUNDS:
-        student = Distilled(
-            steps=recipe.steps, lr=recipe.lr, kernel_lr=recipe.kernel_lr, ema=recipe.ema, seed=recipe.seed,
-            weight=truncated, teacher=teacher, times=times,
+        student = distilled(
+            teacher, times, steps=recipe.steps, lr=recipe.lr, kernel_lr=recipe.kernel_lr, ema=recipe.ema,
+            seed=recipe.seed, weight=truncated,
         )  # fmt: skip
-        teacher, times = fit(student).denoiser, student.kept
+        teacher, times = fit(student).denoiser, times[::2]
         found[steps] = judged(recipe, teacher, times, ddim)
     return found
 

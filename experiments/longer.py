@@ -52,9 +52,8 @@ def cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
     The memory is that of all tensors that the forward pass keeps for the backward one, in MiB.
     """
     denoiser = recipe.build()
-    module, optimiser = LitDDPM(denoiser, recipe), recipe.optimiser(denoiser)
+    module, optimiser = LitDDPM(denoiser, recipe), recipe.optimiser(denoiser, recipe)
     draw, best, kept = recipe.draw(denoiser.network), float("inf"), dict[int, int]()
-    module.log = lambda *_, **__: None  # type: ignore[method-assign]
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

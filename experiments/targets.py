@@ -8,7 +8,7 @@ densities and the running mean are compared on the recipe.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -60,15 +60,9 @@ def by_bound(network, schedule: Schedule) -> Tensor:
     return (network.wiener.eps_error(*schedule(t)).flatten() * vlb(schedule, t) / schedule.snr(t)).float()
 
 
-@dataclass(frozen=True)
-class Restless(Recipe):
-    """The recipe with learning rates that do not fall: up over `warmup` steps, then flat."""
-
-    def learning_rate(self, step: int) -> float:
-        return min(1.0, (step + 1) / (self.warmup + 1))
-
-    def fingerprint(self) -> str:
-        return f"{super().fingerprint()}-flat"
+def flat(step: int, recipe: Recipe) -> float:
+    """Learning rates that do not fall: up over `warmup` steps, then flat."""
+    return min(1.0, (step + 1) / (recipe.warmup + 1))
 
 
 def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
@@ -107,7 +101,7 @@ def _distance(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, exact: Ten
 
 DEFAULT = Recipe(steps=600)
 PLAIN = replace(DEFAULT, network=Bare, density=uniform)
-FLAT = Restless(family=DEFAULT.family, schedule=DEFAULT.schedule, steps=600)
+FLAT = Recipe(family=DEFAULT.family, schedule=DEFAULT.schedule, steps=600, rate=flat)
 
 EXPERIMENT = Experiment(
     name="targets",

@@ -63,7 +63,7 @@ def test_decay_shrinks_every_weight_by_the_same_share():
     assert not all(torch.allclose(p, torch.tensor(0.95)) for p in step(Muon, 0.5, 0.0))
     same = zip(step(data.DecayedMuon, 0.0, 1.0), step(Muon, 0.0, 1.0), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
-    assert isinstance(data.Decayed().optimiser(few().build()), data.DecayedMuon)
+    assert isinstance(data.decayed(few().build(), few()), data.DecayedMuon)
 
 
 def test_dropout_drops_a_share_and_is_its_seed_s():

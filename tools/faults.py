@@ -60,7 +60,7 @@ def train(folder: Path) -> None:
     last = folder / "last.ckpt"
     trained = fit(RECIPE, folder, resume=last.exists())
     kept = torch.load(last, weights_only=True)
-    parts = [kept[k] for k in ("current_model_state", "state_dict", "optimizer_states", "losses")]
+    parts = [kept[k] for k in ("state_dict", "optimizer_states", "losses")]
     made = {"fit": [trained.losses, trained.denoiser.state_dict()], "checkpoint": parts}
     (folder / "result").write_text(json.dumps({k: digest(v) for k, v in made.items()}))
 

@@ -34,8 +34,13 @@ from ..measures.evaluation import fresh, oracle
 from ..measures.loss import loss_over_floor, predicted_noise
 from ..networks.skip import by_linear_error, linear_skip
 from ..signals import families  # noqa: F401  # so that jsonargparse knows their names
+from ..signals.augmentation import Augmented
+from ..signals.family import Family
 from ..signals.files import Signals
-from ..signals.source import Source, signal_shape
+from ..signals.finite import Finite
+from ..signals.mixture import Mixture
+from ..signals.noisy import Noisy
+from ..signals.source import signal_shape
 from ..training import store
 from ..training.atomic import written
 from ..training.recipe import Recipe, longer
@@ -66,7 +71,11 @@ def recipe_options(parser: ArgumentParser) -> None:
     given = {"schedule": "ddpm_lib.linear", "parametrisation": "ddpm_lib.Eps"}
     parser.set_defaults({f"recipe.{name}": {"class_path": path} for name, path in given.items()})
     add = parser.add_argument
-    add(FAMILY, type=Source | None, help="what to draw signals from; BenchmarkMorlet where none is named")
+    add(
+        FAMILY,
+        type=Family | Finite | Noisy | Augmented | Mixture | None,
+        help="what to draw signals from; BenchmarkMorlet where none is named",
+    )
     add("--recipe.network", type=Callable, default=linear_skip, help="function (family, seed, **sizes) → network")
     add("--recipe.sizes", type=dict[str, Any], default={}, help="of the network, such as --recipe.sizes.width 16")
     often = "function (network, schedule) → how often each t is drawn"
@@ -179,7 +188,7 @@ def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
 
 def _over_floor(recipe: Recipe) -> Any:
     """A callback that shows, ten times a run, the loss over the floor of the averaged weights beside the bar."""
-    from lightning.pytorch.callbacks import Callback, LambdaCallback, WeightAveraging
+    from lightning.pytorch.callbacks import Callback, LambdaCallback
 
     exact = oracle(recipe)
     if isinstance(exact, str):
@@ -190,9 +199,7 @@ def _over_floor(recipe: Recipe) -> Any:
     def show(trainer: Any, module: Any, *_: Any) -> None:
         if trainer.global_step % max(1, recipe.steps // 10):
             return
-        (average,) = (c for c in trainer.callbacks if isinstance(c, WeightAveraging))
-        denoiser = average._average_model.module.denoiser.eval()  # type: ignore[union-attr]
-        ratio = loss_over_floor(denoiser, *(x.to(module.device) for x in (noise, x0, t, eps)))
+        ratio = loss_over_floor(module.average.eval(), *(x.to(module.device) for x in (noise, x0, t, eps)))
         module.log("over floor", ratio.value, prog_bar=True, logger=False)
 
     return LambdaCallback(on_train_batch_end=show)

@@ -4,15 +4,26 @@ Chapters `forward_process`, `reverse_process`, `the_bound`, `l_simple`, `targets
 `variance_and_likelihood`.
 """
 
-from .bound import L_0, L_T, L_t, Terms, best_variance, bound_at, elbo, gaussian_kl
-from .denoiser import X0, Denoiser, Eps, Parametrisation, Prediction, U, V
+from .bound import L_0, L_T, L_t, Terms, bound_at, elbo, gaussian_kl
+from .denoiser import X0, Denoiser, DenoiserLike, Eps, Parametrisation, Prediction, U, V, WithCovariance, device_of
 from .forward import Normal, q_posterior, q_sample, q_step
-from .likelihood import Likelihood, log_likelihood, posterior_variance
+from .likelihood import Likelihood, log_likelihood
 from .losses import flow_matching, hybrid, loss, min_snr, simple, truncated, vlb
 from .measurement import Measurement
 from .schedules import LEFTOVER, Schedule, cosine, linear, log_linear, noise_time, quadratic, sigmoid, straight
 from .times import LossHistory, draw_times
-from .variances import AnalyticVariance, LearnedVariance, beta, beta_tilde, interpolated
+from .variances import (
+    AnalyticVariance,
+    LearnedVariance,
+    TableVariance,
+    Variance,
+    best_variance,
+    beta,
+    beta_tilde,
+    interpolated,
+    posterior_covariance,
+    posterior_variance,
+)
 
 __all__ = [
     "LEFTOVER",
@@ -21,6 +32,7 @@ __all__ = [
     "X0",
     "AnalyticVariance",
     "Denoiser",
+    "DenoiserLike",
     "Eps",
     "L_t",
     "LearnedVariance",
@@ -31,14 +43,18 @@ __all__ = [
     "Parametrisation",
     "Prediction",
     "Schedule",
+    "TableVariance",
     "Terms",
     "U",
     "V",
+    "Variance",
+    "WithCovariance",
     "best_variance",
     "beta",
     "beta_tilde",
     "bound_at",
     "cosine",
+    "device_of",
     "draw_times",
     "elbo",
     "flow_matching",
@@ -51,6 +67,7 @@ __all__ = [
     "loss",
     "min_snr",
     "noise_time",
+    "posterior_covariance",
     "posterior_variance",
     "q_posterior",
     "q_sample",

@@ -8,32 +8,18 @@ density: a continuous Gaussian decoder at the declared (β_1, σ_1), not bins of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checks import (
-    LARGEST,
-    check_signals,
-    check_tensor,
-    count,
-    holds,
-    same_shape,
-    schedule_of,
-    times,
-    together,
-)
-from .denoiser import Prediction
+from ..checks import check_signals, check_tensor, count
+from .denoiser import DenoiserLike
 from .forward import q_sample
-from .schedules import Schedule
-from .variances import _sigma2, _step
+from .schedules import Schedule, times
+from .variances import Variance, beta, per_signal, sigma2_of, slope2
 
-__all__ = ["L_0", "L_T", "L_t", "Terms", "best_variance", "bound_at", "elbo", "gaussian_kl"]
-
-
-Denoise = Callable[..., Prediction]
+__all__ = ["L_0", "L_T", "L_t", "Terms", "bound_at", "elbo", "gaussian_kl"]
 
 
 class Terms(NamedTuple):
@@ -64,11 +50,8 @@ def gaussian_kl(square: Tensor, var_1: Tensor, var_2: Tensor, dim: int) -> Tenso
     >>> gaussian_kl(torch.tensor(2.0), torch.tensor(1.0), torch.tensor(1.0), dim=3)
     tensor(1.)
     """
-    square, var_1, var_2 = together("A square or a variance", square, var_1, var_2)
-    if not all(holds((v >= low) & (v <= LARGEST**2)) for v, low in ((square, 0), (var_1, 1e-20), (var_2, 1e-20))):
-        raise ValueError("A divergence needs square >= 0 and variances > 0, all of them finite.")
     ratio = var_1 / var_2
-    return 0.5 * (square / var_2 + count(dim, "dim") * (ratio - 1 - ratio.log()))
+    return 0.5 * (square / var_2 + dim * (ratio - 1 - ratio.log()))
 
 
 def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
@@ -81,60 +64,57 @@ def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
     >>> f"{L_T(torch.ones(1, 1, 128), linear()).item():.4e}"
     '2.5830e-03'
     """
-    check_signals(x0)
-    log_ab = schedule.log_alpha_bar(schedule.T)
-    square = log_ab.exp() * x0.double().square().sum((1, 2))
-    return gaussian_kl(square, -torch.expm1(log_ab), torch.ones((), dtype=torch.float64), x0[0].numel())
+    square = schedule.alpha_bar(schedule.T) * x0.double().square().sum((1, 2))
+    return gaussian_kl(square, schedule.noise(schedule.T), torch.ones((), dtype=torch.float64), x0[0].numel())
 
 
-def _square_error(denoiser: Denoise, x0: Tensor, t: Tensor, xt: Tensor) -> Tensor:
-    """(x_0 - x̂_0(x_t, t))² of every sample, (B, C, L)."""
-    return (x0 - denoiser(xt, t).x0).double().square()
-
-
-def L_t(denoiser: Denoise, x0: Tensor, t: Tensor | int, eps: Tensor, variance: Any = Schedule.beta) -> Tensor:
+def L_t(denoiser: DenoiserLike, x0: Tensor, t: Tensor | int, eps: Tensor, variance: Variance = beta) -> Tensor:
     """D_KL(q(x_{t-1}|x_t, x_0) ‖ p_θ(x_{t-1}|x_t)) at x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, (B,), t ≥ 2: step D11, report (46).
 
-    One draw of the expectation over x_t; its mean over ε ~ N(0, I) is the term of the bound.
+    One draw of the expectation over x_t; its mean over ε ~ N(0, I) is the term of the bound. At t = 1 q(x_0|x_1, x_0)
+    is a point and has no density: that term is `L_0`.
 
     Args:
-        denoiser: a `Denoiser` of any parametrisation or an oracle, with a ``schedule``.
+        denoiser: a `Denoiser` of any parametrisation or an oracle.
         x0, eps: (B, C, L).
         t: 2…T, one number or (B,).
-        variance: σ_t² as a function of (schedule, t, s), a table (T+1,), or a `LearnedVariance`.
-
-    Raises:
-        ValueError: t < 2, where q(x_0|x_1, x_0) is a point and has no density: that term is `L_0`.
+        variance: σ_t², a `Variance`.
     """
-    schedule: Schedule = schedule_of(denoiser)
-    t = times(t, check_signals(x0))
-    if not (t >= 2).all():
-        raise ValueError("L_t is defined for t >= 2; the term of t = 1 is the decoder, L_0.")
-    xt = q_sample(x0, t, eps, schedule)
-    sigma2 = _sigma2(schedule, t, variance, xt=xt)
-    slope2, beta_tilde, sigma2 = (v if v.ndim == 3 else v[:, None, None] for v in (*_step(schedule, t), sigma2))
-    return gaussian_kl(slope2 * _square_error(denoiser, x0, t, xt), beta_tilde, sigma2, 1).sum((1, 2))
+    t = times(t, x0)
+    xt = q_sample(x0, t, eps, denoiser.schedule)
+    return _kl(denoiser.schedule, x0, denoiser(xt, t).x0, xt, t, variance)
 
 
-def L_0(denoiser: Denoise, x0: Tensor, eps: Tensor, sigma_1: float | None = None) -> Tensor:
+def _kl(schedule: Schedule, x0: Tensor, estimate: Tensor, xt: Tensor, t: Tensor, variance: Variance) -> Tensor:
+    """`L_t` of an estimate of x_0."""
+    found = slope2(schedule, t), schedule.beta_tilde(t), sigma2_of(variance, schedule, t, xt=xt)
+    factor, beta_tilde, sigma2 = map(per_signal, found)
+    return gaussian_kl(factor * (x0 - estimate).double().square(), beta_tilde, sigma2, 1).sum((1, 2))
+
+
+def L_0(denoiser: DenoiserLike, x0: Tensor, eps: Tensor, sigma_1: float | None = None) -> Tensor:
     """-log N(x_0; x̂_0(x_1), σ_1²·I) at x_1 = √ᾱ_1·x_0 + √β_1·ε, (B,): step D12, the last term of (38).
 
     Args:
         x0, eps: (B, C, L).
-        sigma_1: the decoder's standard deviation, √β_1 where it is not given.
+        sigma_1: the decoder's standard deviation, √β_1 by default.
     """
-    schedule: Schedule = schedule_of(denoiser)
-    t = times(1, check_signals(x0))
-    sigma2 = _sigma2(schedule, t, Schedule.beta, sigma_1)
-    square = _square_error(denoiser, x0, t, q_sample(x0, t, eps, schedule)).sum((1, 2))
-    return 0.5 * (square / sigma2 + x0[0].numel() * (2 * math.pi * sigma2).log())
+    t = times(1, x0)
+    return _nll(denoiser.schedule, x0, denoiser(q_sample(x0, t, eps, denoiser.schedule), t).x0, sigma_1)
+
+
+def _nll(schedule: Schedule, x0: Tensor, estimate: Tensor, sigma_1: float | None) -> Tensor:
+    """`L_0` of an estimate of x_0."""
+    sigma2 = sigma2_of(beta, schedule, times(1, x0), sigma_1)
+    square = (x0 - estimate).double().square().sum((1, 2))
+    return 0.5 * (square / sigma2 + x0.shape[1:].numel() * (2 * math.pi * sigma2).log())
 
 
 @torch.no_grad()
 def elbo(
-    denoiser: Denoise,
+    denoiser: DenoiserLike,
     x0: Tensor,
-    variance: Any = Schedule.beta,
+    variance: Variance = beta,
     sigma_1: float | None = None,
     draws: int = 1,
     every_t: bool = True,
@@ -147,14 +127,18 @@ def elbo(
     noise is estimated from `draws` noises at each t. Both estimates are unbiased and come with a standard error.
 
     Args:
-        denoiser: a `Denoiser` of any parametrisation or an oracle, with a ``schedule``.
+        denoiser: a `Denoiser` of any parametrisation or an oracle.
         x0: (B, C, L).
-        variance: σ_t² for t ≥ 2, as for `L_t`: `beta_tilde`, the table of `best_variance`, a `LearnedVariance`.
-        sigma_1: the decoder's standard deviation, √β_1 where it is not given.
+        variance: σ_t² for t ≥ 2, as for `L_t`. The default, β, is Ho et al.'s first choice; `ancestral` draws with β̃
+            by default, so give both the same one where the bound is to be that of the samples.
+        sigma_1: the decoder's standard deviation, √β_1 by default.
         draws: estimates that are averaged; their spread is the standard error.
         every_t: whether each estimate sums over all t.
         generator: a CPU generator.
         eps: noises to use at every t instead of drawing, (draws, B, C, L): ±1 are exact for a linear denoiser.
+
+    Raises:
+        TypeError, ValueError: x0 not floating point, finite and (B, C, L); fewer than one draw; σ_t or σ_1 of 0.
 
     >>> from ddpm_lib import Gaussian, linear
     >>> exact = Gaussian(torch.zeros(1, 1).double(), torch.eye(1).double(), linear())
@@ -165,8 +149,7 @@ def elbo(
     check_signals(x0), count(draws, "The number of draws", high=10**6)
     if eps is not None:
         check_tensor(eps, "The table of noises", "draws", *x0.shape)
-    schedule: Schedule = schedule_of(denoiser)
-    last, parts = schedule.T, []
+    last, parts = denoiser.schedule.T, []
 
     def noise(k: int) -> Tensor:
         return torch.randn(x0.shape, generator=generator).to(x0) if eps is None else eps[k].to(x0)
@@ -181,45 +164,19 @@ def elbo(
             middle = (last - 1) * L_t(denoiser, x0, t_k, noise(k), variance)
         parts.append(torch.stack([middle, first]))
     all_parts = torch.stack(parts)  # (draws, 2, B)
+    if not torch.isfinite(all_parts).all():
+        raise ValueError("The bound is not finite: σ = 0 puts an infinite weight on the error, and x̂_0 must be finite.")
     spread = all_parts.sum(1).std(0) if len(parts) > 1 else torch.full_like(all_parts[0, 0], math.nan)
     L_rest, L_first = all_parts.mean(0)
-    return Terms(L_T(x0, schedule), L_rest, L_first, spread / math.sqrt(len(parts)), x0[0].numel())
-
-
-@torch.no_grad()
-def best_variance(denoiser: Denoise, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The fixed σ_t² with the smallest bound, a table (T+1,): β̃_t + E‖μ̃ - μ_θ‖²/N, step D11; [1] is the best σ_1².
-
-    Args:
-        denoiser: a `Denoiser` or an oracle, with a ``schedule``.
-        x0: (B, C, L), the signals that the expectation is taken over, each with one noise at each t.
-    """
-    check_signals(x0)
-    schedule: Schedule = schedule_of(denoiser)
-    t, square = torch.arange(1, schedule.T + 1), []
-    for k in t:
-        xt = q_sample(x0, k.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0), schedule)
-        square.append(_square_error(denoiser, x0, times(k, x0), xt).mean().cpu())
-    slope2, beta_tilde = _step(schedule, t)
-    return torch.cat([torch.zeros(1, dtype=torch.float64), beta_tilde + slope2 * torch.stack(square)])
-
-
-class _Answered:
-    """A denoiser that has been asked already."""
-
-    def __init__(self, schedule: Schedule, x0: Tensor):
-        self.schedule, self.x0 = schedule, x0
-
-    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
-        return Prediction(self.x0, self.x0)
+    return Terms(L_T(x0, denoiser.schedule), L_rest, L_first, spread / math.sqrt(len(parts)), x0[0].numel())
 
 
 def bound_at(
-    denoiser: Callable[..., Prediction],
+    denoiser: DenoiserLike,
     x0: Tensor,
     t: Tensor | int,
     eps: Tensor,
-    variance: Any = Schedule.beta,
+    variance: Variance = beta,
     sigma_1: float | None = None,
 ) -> Tensor:
     """The bound from one t, T·L_t in bits per dimension, (B,): its mean over t uniform on 1…T is L_vlb - L_T.
@@ -227,11 +184,11 @@ def bound_at(
     L_vlb is a sum over t, and E_t[L_t] a T-th of it. The term of t = 1 is the decoder's, L_0.
 
     Args:
-        denoiser: the mean, with a ``schedule``.
+        denoiser: the mean.
         x0, eps: (B, C, L).
         t: 1…T, one number or (B,), drawn uniformly, or with `draw_times`, whose weights then multiply the result.
         variance: σ_t² for t ≥ 2, as `L_t` takes it.
-        sigma_1: the decoder's standard deviation, √β_1 where it is not given.
+        sigma_1: the decoder's standard deviation, √β_1 by default.
 
     >>> from ddpm_lib import Gaussian, linear
     >>> exact, one = Gaussian(torch.zeros(1, 1), torch.eye(1), linear()), torch.ones(1000, 1, 1)
@@ -239,14 +196,24 @@ def bound_at(
     >>> f"{terms.mean().item() / 2:.3f} bits"  # -log N(1; 0, 1) = 1.419 nats
     '2.047 bits'
     """
-    schedule: Schedule = schedule_of(denoiser)
-    t = times(t, check_signals(x0))
-    same_shape(x0, eps, "x0 and eps")
-    hat = denoiser(q_sample(x0, t, eps, schedule), t).x0
+    t = times(t, x0)
+    xt = q_sample(x0, t, eps, denoiser.schedule)
+    return bound_of(denoiser.schedule, x0, denoiser(xt, t).x0, xt, t, variance, sigma_1)
+
+
+def bound_of(
+    schedule: Schedule,
+    x0: Tensor,
+    estimate: Tensor,
+    xt: Tensor,
+    t: Tensor,
+    variance: Variance,
+    sigma_1: float | None,
+) -> Tensor:
+    """`bound_at` of an estimate of x_0, (B,)."""
+    first, rest = (t == 1).nonzero()[:, 0], (t != 1).nonzero()[:, 0]  # a variance that depends on x_t begins at t = 2
     out = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
-    for k in ((t == 1).nonzero()[:, 0], (t != 1).nonzero()[:, 0]):
-        if len(k):
-            said, decoder = _Answered(schedule, hat[k]), bool(t[k[0]] == 1)
-            term = L_0(said, x0[k], eps[k], sigma_1) if decoder else L_t(said, x0[k], t[k], eps[k], variance)
-            out = out.index_put((k,), term)
+    out = out.index_put((first,), _nll(schedule, x0[first], estimate[first], sigma_1))
+    if len(rest):
+        out = out.index_put((rest,), _kl(schedule, x0[rest], estimate[rest], xt[rest], t[rest], variance))
     return out * schedule.T / (x0[0].numel() * math.log(2))

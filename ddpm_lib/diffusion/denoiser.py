@@ -1,18 +1,29 @@
-"""What a network predicts, and the denoiser that is made of it (chapters `l_simple` and `targets_and_weights`).
+"""What a denoiser is, what it answers, and what its network predicts (chapters `l_simple` and `targets_and_weights`).
 
 Shapes: signals (B, C, L); times t (B,), 0 = data, T = noise. Notation of Ho et al. 2020.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
-from ..checks import noised
 from .schedules import Schedule
 
-__all__ = ["X0", "Denoiser", "Eps", "Parametrisation", "Prediction", "U", "V"]
+__all__ = [
+    "X0",
+    "Denoiser",
+    "DenoiserLike",
+    "Eps",
+    "Parametrisation",
+    "Prediction",
+    "U",
+    "V",
+    "WithCovariance",
+    "device_of",
+]  # fmt: skip
 
 
 class Prediction(NamedTuple):
@@ -20,6 +31,44 @@ class Prediction(NamedTuple):
 
     x0: Tensor
     eps: Tensor
+
+    @classmethod
+    def from_x0(cls, x0: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        """Both views of an estimate of x_0, with a = √ᾱ_t and s = √(1-ᾱ_t) (B, 1, 1)."""
+        return cls(x0, (xt - a * x0) / s)
+
+    @classmethod
+    def from_eps(cls, eps: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        """Both views of an estimate of ε: report (44) solved for x_0."""
+        return cls((xt - s * eps) / a, eps)
+
+
+class DenoiserLike(Protocol):
+    """What every sampler, loss and measure takes: a function that says what x_t was before the noise, and a schedule.
+
+    A denoiser looks at x_t, a signal that is noised to the time t of its ``schedule``, and returns its estimate of
+    E[x_0 | x_t]: exact (`ddpm_lib.exact`), learned (`Denoiser`), or made of another denoiser that it wraps (guidance, a
+    measurement, ...). What is asked for besides, ``cond``, is (B, P), NaN where nothing is asked; one that knows no
+    conditions ignores it. Denoisers are modules, so that they move between devices with their tables and weights.
+    """
+
+    @property
+    def schedule(self) -> Schedule:
+        """Which noise belongs to which t."""
+        ...
+
+    def __call__(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        """xt (B, C, L) at times t, one number or (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
+        ...
+
+
+@runtime_checkable
+class WithCovariance(DenoiserLike, Protocol):
+    """A denoiser that also knows how sure it is."""
+
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        """Cov[x_0 | x_t], (B, C·L, C·L)."""
+        ...
 
 
 class Parametrisation(Protocol):
@@ -37,7 +86,7 @@ class Eps:
         return eps
 
     def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
-        return Prediction(x0=(xt - s * out) / a, eps=out)
+        return Prediction.from_eps(out, xt, a, s)
 
 
 class X0:
@@ -47,7 +96,7 @@ class X0:
         return x0
 
     def predict(self, out: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
-        return Prediction(x0=out, eps=(xt - a * out) / s)
+        return Prediction.from_x0(out, xt, a, s)
 
 
 class U:
@@ -93,12 +142,17 @@ class Denoiser(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L) at times t (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
-        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
-        t, a, s = noised(xt, t, self.schedule, next(weights, None))
+        t, a, s = self.schedule.at(t, xt)
         out = self.network(xt, self.schedule.log_snr(t, xt.dtype), cond)
-        if out.shape != xt.shape:
+        if out.shape != xt.shape:  # which broadcasting would hide
             raise ValueError(f"The network must return signals of shape {tuple(xt.shape)}, got {tuple(out.shape)}.")
         return self.parametrisation.predict(out, xt, a, s)
+
+
+def device_of(denoiser: DenoiserLike) -> torch.device:
+    """Where a denoiser computes: where its weights and tables are; a plain function is taken to work on the CPU."""
+    tensors = [*denoiser.parameters(), *denoiser.buffers()] if isinstance(denoiser, nn.Module) else []
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
 ALL = (Eps, X0, V, U)

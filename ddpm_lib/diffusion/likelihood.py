@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, holds, noised, number, schedule_of
-from .denoiser import Prediction
-from .schedules import Schedule
+from ..checks import check_signals, count, number
+from .denoiser import DenoiserLike
+from .variances import posterior_variance
 
-__all__ = ["Likelihood", "log_likelihood", "posterior_variance"]
-
-
-Denoise = Callable[..., Prediction]
+__all__ = ["Likelihood", "log_likelihood"]
 
 
 class Likelihood(NamedTuple):
@@ -36,46 +34,8 @@ class Likelihood(NamedTuple):
         return -self.nats / (self.dim * math.log(2))
 
 
-@torch.no_grad()
-def posterior_variance(denoiser: Denoise, xt: Tensor, t: Tensor | float, chunk: int = 16) -> Tensor:
-    """Var[x_0 | x_t] of every sample, (B, C, L): what a denoiser's own derivative says of its error.
-
-    Cov[x_0|x_t] = (1-ᾱ)/√ᾱ·∂x̂_0/∂x_t is Tweedie's formula taken once more. An oracle has a ``covariance`` and is asked
-    for it; any other denoiser is differentiated, C·L times, all exact. One that is no posterior mean has a derivative
-    all the same, and it may be negative.
-
-    Args:
-        denoiser: a `Denoiser` or an oracle, with a ``schedule``.
-        xt: (B, C, L).
-        t: (B,), 0 < t ≤ T.
-        chunk: signals that are differentiated at once; memory grows with it.
-
-    >>> from ddpm_lib import Gaussian, linear
-    >>> exact = Gaussian(torch.zeros(1, 4), 0.25 * torch.eye(4), linear())
-    >>> posterior_variance(exact, torch.ones(1, 1, 4), 1000)  # at the end nothing is known: the prior's
-    tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
-    """
-    schedule: Schedule = schedule_of(denoiser)
-    count(chunk, "A chunk")
-    t, a, s = noised(xt, t, schedule)
-    if hasattr(denoiser, "covariance"):
-        return denoiser.covariance(xt, t).diagonal(dim1=1, dim2=2).reshape(xt.shape)
-    out = torch.empty_like(xt)
-    for time in t.unique():
-
-        def mean(x: Tensor, time: Tensor = time) -> Tensor:
-            return denoiser(x[None], time[None]).x0.flatten()
-
-        def slope(x: Tensor) -> Tensor:
-            return torch.func.jacrev(mean)(x).flatten(1).diagonal().reshape(x.shape)
-
-        rows = t == time
-        out[rows] = torch.func.vmap(slope, chunk_size=chunk)(xt[rows])
-    return out * s**2 / a
-
-
 def log_likelihood(
-    denoiser: Denoise,
+    denoiser: DenoiserLike,
     x0: Tensor,
     steps: int = 32,
     first: float = 1.0,
@@ -93,7 +53,7 @@ def log_likelihood(
     falls.
 
     Args:
-        denoiser: a `Denoiser` or an oracle, with a ``schedule``.
+        denoiser: a `Denoiser` or an oracle.
         x0: (B, C, L).
         steps: even, 12 at least.
         first: the smallest time at which the denoiser is asked, above 0 and well below T. Its noise should be small
@@ -105,7 +65,7 @@ def log_likelihood(
     >>> f"{log_likelihood(exact, torch.ones(1, 1, 1).double()).nats.item():.4f}"  # log N(1; 0, 1)
     '-1.4189'
     """
-    schedule: Schedule = schedule_of(denoiser)
+    schedule = denoiser.schedule
     check_signals(x0)
     if count(steps, "steps", 12, 10**5) % 2:
         raise ValueError(f"steps must be even, got {steps}: there is a second grid of half as many.")
@@ -113,17 +73,17 @@ def log_likelihood(
     low, high = (-schedule.log_snr(ends) / 2).tolist()  # η at `first` and at T
     if high - low < 1:
         raise ValueError(f"The flow must go from little noise to much: first = {first} lies too near to T.")
-    told = variance or (lambda x, t: posterior_variance(denoiser, x, t))
+    variance = variance or partial(posterior_variance, denoiser)
     starts = {steps: low, steps // 2: low + math.log(2) / 2}  # twice the variance of the noise
     grids = [torch.linspace(at, high, n + 1, dtype=torch.float64) for n, at in starts.items()]
-    fine, coarse = (_flow(denoiser, x0, told, eta) for eta in grids)
+    fine, coarse = (_flow(denoiser, x0, variance, eta) for eta in grids)
     return Likelihood(fine, (fine - coarse).abs(), x0[0].numel())
 
 
 @torch.no_grad()
-def _flow(denoiser: Denoise, x0: Tensor, told: Callable[[Tensor, float], Tensor], eta: Tensor) -> Tensor:
+def _flow(denoiser: DenoiserLike, x0: Tensor, variance: Callable[[Tensor, float], Tensor], eta: Tensor) -> Tensor:
     """log p(x_0) (B,) in float64 along an even grid over η = -½ log SNR."""
-    schedule: Schedule = schedule_of(denoiser)
+    schedule = denoiser.schedule
     size, step = x0[0].numel(), float(eta[1] - eta[0])
     nodes, middles = (schedule.at_log_snr(-2 * z).tolist() for z in (eta, (eta[1:] + eta[:-1]) / 2))
 
@@ -135,7 +95,7 @@ def _flow(denoiser: Denoise, x0: Tensor, told: Callable[[Tensor, float], Tensor]
     def growth(x: Tensor, t: float) -> Tensor:
         """The divergence of `speed`, (B,)."""
         ab = schedule.alpha_bar(t)
-        omega = told(x, t).double().mean((1, 2)) / (1 - ab)
+        omega = variance(x, t).double().mean((1, 2)) / schedule.noise(t)
         return size * ab * (1 - omega)
 
     # from u = 0, u = (1-ᾱ)/ᾱ, to the first node: y = x/√ᾱ has dy/du = ε̂/2√u, which is smooth there; in the middle
@@ -158,7 +118,7 @@ def _flow(denoiser: Denoise, x0: Tensor, told: Callable[[Tensor, float], Tensor]
         k3 = speed(x + step / 2 * k2, middle)
         x = x + step / 6 * (k1 + 2 * k2 + 2 * k3 + speed(x + step * k3, later))
         grown.append(growth(x, later))
-    if not holds(torch.isfinite(x)):
+    if not torch.isfinite(x).all():
         raise FloatingPointError("The flow left all bounds: what this denoiser says is no estimate of a signal.")
     bend = (grown[1] / (1 + apart) - grown[0]) / apart
     start = 0.5 * (grown[0] - 0.5 * bend) + size / 2 * ((1 - ab) + ab.log())

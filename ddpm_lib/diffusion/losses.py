@@ -5,21 +5,17 @@ Chapters `l_simple`, `training`, `targets_and_weights` and `variance_and_likelih
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
-from ..checks import check_signals, number, reals, schedule_of, times
-from .bound import _Answered, bound_at
-from .denoiser import Prediction
+from .bound import bound_of
+from .denoiser import DenoiserLike
 from .forward import q_sample
-from .schedules import Schedule
-from .variances import Variance, _sigma2, _step
+from .schedules import Schedule, times
+from .variances import Variance, beta, sigma2_of, slope2
 
 __all__ = ["flow_matching", "hybrid", "loss", "min_snr", "simple", "truncated", "vlb"]
-
 
 Weight = Callable[[Schedule, Tensor], Tensor]
 """(schedule, t (B,)) → the weight (B,) of ‖x_0 - x̂_0‖²: one meaning for every parametrisation."""
@@ -32,7 +28,7 @@ def simple(schedule: Schedule, t: Tensor) -> Tensor:
 
 def min_snr(schedule: Schedule, t: Tensor, gamma: float = 5.0) -> Tensor:
     """min(SNR_t, γ) in front of ‖x_0 - x̂_0‖², (B,): Hang et al. 2023, min-SNR-γ. With γ = ∞ it is `simple`."""
-    return schedule.snr(t).clamp(max=number(gamma, "gamma", 0.0, math.inf, above=True))
+    return schedule.snr(t).clamp(max=gamma)
 
 
 def flow_matching(schedule: Schedule, t: Tensor) -> Tensor:
@@ -43,9 +39,7 @@ def flow_matching(schedule: Schedule, t: Tensor) -> Tensor:
     return (schedule.snr(t).sqrt() + 1).square()
 
 
-def vlb(
-    schedule: Schedule, t: Tensor, variance: Variance | Tensor = Schedule.beta, sigma_1: float | None = None
-) -> Tensor:
+def vlb(schedule: Schedule, t: Tensor, variance: Variance = beta, sigma_1: float | None = None) -> Tensor:
     """What the bound puts in front of ‖x_0 - x̂_0‖², (B,): ᾱ_{t-1}β_t²/(2σ_t²(1-ᾱ_t)²), steps D13 and D17.
 
     In front of ‖ε - ε̂‖² that is β_t²/(2σ_t²α_t(1-ᾱ_t)): report (50), Ho et al. (12). With σ² = β̃ it is
@@ -53,8 +47,8 @@ def vlb(
 
     Args:
         t: (B,), 1…T.
-        variance: σ² as a function of (schedule, t, s), or a table (T+1,).
-        sigma_1: the decoder's standard deviation, √β_1 where it is not given.
+        variance: σ² that does not depend on x_t.
+        sigma_1: the decoder's standard deviation, √β_1 by default.
 
     >>> import torch
     >>> from ddpm_lib import linear
@@ -62,8 +56,7 @@ def vlb(
     >>> [f"{w:.5f}" for w in vlb(linear(), t) / linear().snr(t)]
     ['0.50005', '0.07372', '0.01008', '0.00550', '0.01020']
     """
-    t = reals(t, "t")
-    return _step(schedule, t)[0] / (2 * _sigma2(schedule, t, variance, sigma_1))
+    return slope2(schedule, t) / (2 * sigma2_of(variance, schedule, t, sigma_1))
 
 
 def truncated(schedule: Schedule, t: Tensor) -> Tensor:
@@ -75,41 +68,36 @@ def truncated(schedule: Schedule, t: Tensor) -> Tensor:
 
 
 def loss(
-    denoiser: Callable[..., Prediction],
+    denoiser: DenoiserLike,
     x0: Tensor,
-    t: Tensor,
+    t: Tensor | int,
     eps: Tensor,
     weight: Weight = simple,
     cond: Tensor | None = None,
 ) -> Tensor:
-    """L_simple of each signal, ‖ε - ε̂(x_t, t)‖² a sample: report (52), Ho et al. (14).
+    """L_simple of each signal, ‖ε - ε̂(x_t, t)‖² per sample: report (52), Ho et al. (14).
 
     Args:
-        denoiser: a `Denoiser`, or an exact one, with a ``schedule``.
+        denoiser: a `Denoiser`, or an exact one.
         x0, eps: (B, C, L).
-        t: (B,), 1…T: 0 has no noise to predict.
+        t: (B,), 1…T: at 0 there is no noise to predict.
         weight: another weight over t, as a function of schedule and t.
-        cond: (B, P), what the denoiser is told besides.
+        cond: (B, P), the condition of each signal, NaN where there is none.
 
     Returns:
         (B,), the mean over channels and samples. With `simple` a denoiser that always says ε̂ = 0 has 1.
     """
-    schedule: Schedule = schedule_of(denoiser)
-    t = times(t, check_signals(x0))
-    if (t <= 0).any():
-        raise ValueError(f"The loss needs times in 1…{schedule.T}, got {t.min()}: at 0 there is no noise to predict.")
+    schedule, t = denoiser.schedule, times(t, x0)
     error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))
-    if weight is simple:
-        return error
-    return (weight(schedule, t) / schedule.snr(t)).to(error.dtype) * error
+    return error if weight is simple else (weight(schedule, t) / schedule.snr(t)).to(error) * error
 
 
 def hybrid(
-    denoiser: Callable[..., Prediction],
+    denoiser: DenoiserLike,
     x0: Tensor,
     t: Tensor | int,
     eps: Tensor,
-    variance: Any,
+    variance: Variance,
     scale: float = 1e-3,
     sigma_1: float | None = None,
 ) -> Tensor:
@@ -123,10 +111,11 @@ def hybrid(
         variance: a `LearnedVariance`, which learns from L_vlb alone, or any that `L_t` takes.
         scale: λ; 0.001 in the paper.
     """
-    schedule: Schedule = schedule_of(denoiser)
-    said = denoiser(q_sample(x0, t, eps, schedule), t)
-    bound = bound_at(_Answered(schedule, said.x0.detach()), x0, t, eps, variance, sigma_1)
-    return (eps - said.eps).square().mean((1, 2)) + number(scale, "scale", 0.0) * bound
+    t = times(t, x0)
+    xt = q_sample(x0, t, eps, denoiser.schedule)
+    estimate = denoiser(xt, t)
+    bound = bound_of(denoiser.schedule, x0, estimate.x0.detach(), xt, t, variance, sigma_1)
+    return (eps - estimate.eps).square().mean((1, 2)) + scale * bound
 
 
-ALL = (min_snr, flow_matching)
+ALL: tuple[Weight, ...] = (simple, min_snr, flow_matching, vlb, truncated)

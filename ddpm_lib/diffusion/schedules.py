@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import count, holds, number, reals
+from ..checks import count, number
 
 __all__ = ["LEFTOVER", "Schedule", "cosine", "linear", "log_linear", "noise_time", "quadratic", "sigmoid", "straight"]
 
@@ -41,19 +41,15 @@ class Schedule:
     """
 
     def __init__(self, log_alpha_bar: Tensor):
-        table = reals(log_alpha_bar, "log ᾱ", torch.float64, "cpu").detach().clone()
-        if table.ndim != 1 or len(table) < 2:
-            raise ValueError(f"A schedule needs T >= 1 and a table of T + 1 values, got shape {tuple(table.shape)}.")
-        if not torch.isfinite(table).all():
-            raise ValueError("A schedule needs ᾱ in (0, 1] everywhere, but the table holds NaN, infinity or ᾱ <= 0.")
-        if table[0] != 0:
-            raise ValueError(f"Index 0 is the data: ᾱ_0 must be 1, got {table[0].exp():.6g}.")
-        rising = (table.diff() >= 0).nonzero()
-        if len(rising):
-            t = int(rising[0]) + 1
+        table = torch.as_tensor(log_alpha_bar, dtype=torch.float64, device="cpu").detach().clone()
+        if table.ndim != 1 or len(table) < 2 or table[0] != 0:
+            raise ValueError(f"A schedule is T + 1 >= 2 values of log ᾱ, the first of them 0, got {_brief(table)}.")
+        wrong = (~(table.diff() < 0) | table[1:].isinf()).nonzero()
+        if len(wrong):
+            t = int(wrong[0]) + 1
             raise ValueError(
-                f"ᾱ must decrease at every step, but ᾱ_{t} = {table[t].exp():.6g} is not below "
-                f"ᾱ_{t - 1} = {table[t - 1].exp():.6g}."
+                f"ᾱ must fall at every step and stay above 0 (0 < β < 1), but ᾱ_{t} = {table[t].exp():.6g} "
+                f"comes after ᾱ_{t - 1} = {table[t - 1].exp():.6g}."
             )
         self._table = table
         self._cache: dict[tuple[torch.device, torch.dtype], Tensor] = {}
@@ -72,18 +68,13 @@ class Schedule:
         >>> Schedule.from_betas(torch.linspace(0.01, 0.3, 50, dtype=torch.float64)).T
         50
         """
-        betas = reals(betas, "β", torch.float64, "cpu")
-        if betas.ndim != 1 or len(betas) < 1 or not ((betas > 0) & (betas < 1)).all():
-            raise ValueError(f"β must be a table of T >= 1 values, each with 0 < β < 1, got {_brief(betas)}.")
-        return cls(torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)]))
+        betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        return cls(torch.nn.functional.pad(torch.log1p(-torch.atleast_1d(betas)).cumsum(-1), (1, 0)))
 
     @classmethod
     def from_alpha_bar(cls, alpha_bar: Tensor) -> Schedule:
         """From the table ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
-        alpha_bar = reals(alpha_bar, "ᾱ", torch.float64, "cpu")
-        if alpha_bar.ndim != 1 or not ((alpha_bar > 0) & (alpha_bar <= 1)).all():
-            raise ValueError(f"ᾱ must be a table of values in (0, 1], got {_brief(alpha_bar)}.")
-        return cls(alpha_bar.log())
+        return cls(torch.as_tensor(alpha_bar, dtype=torch.float64, device="cpu").log())
 
     @property
     def T(self) -> int:
@@ -92,36 +83,52 @@ class Schedule:
 
     def log_alpha_bar(self, t: Tensor | float, dtype: torch.dtype = torch.float64) -> Tensor:
         """log ᾱ_t, shape of t, on t's device; between integers it is interpolated linearly."""
-        t = reals(t, "t")
-        if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= self.T):
+        t = torch.as_tensor(t)
+        if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= self.T):  # a GPU would wait
             raise ValueError(f"t must lie in 0…{self.T}, got values from {t.min()} to {t.max()}.")
-        key = (t.device, dtype)
-        if key not in self._cache:  # MPS has no float64: convert first, then move
-            self._cache[key] = self._table.to(dtype).to(t.device)
-        table = self._cache[key]
+        table = self._on(t.device, dtype)
         if not t.is_floating_point():
-            return table[t]
+            return table[t.long()]  # an index of uint8 or bool would be a mask
         low = t.floor().long().clamp(0, self.T - 1)
         return torch.lerp(table[low], table[low + 1], (t - low).to(dtype))
 
+    def _on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The table where it is needed, copied once."""
+        key = (device, dtype)
+        if key not in self._cache:  # MPS has no float64: convert first, then move
+            self._cache[key] = self._table.to(dtype).to(device)
+        return self._cache[key]
+
     def __call__(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """t (B,) → (√ᾱ_t, √(1-ᾱ_t)), each (B, 1, 1): what multiplies signal and noise in report (9)."""
-        log_ab = self.log_alpha_bar(t, dtype).reshape(-1, 1, 1)
+        log_ab = self.log_alpha_bar(t, dtype if dtype.is_floating_point else torch.float32).reshape(-1, 1, 1)
         return (0.5 * log_ab).exp(), (-torch.expm1(log_ab)).sqrt()
+
+    def at(self, t: Tensor | float, xt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a denoiser needs to know of t, 0 < t ≤ T: t (B,), √ᾱ_t, √(1-ᾱ_t) (B, 1, 1), as xt (B, C, L) is."""
+        t = times(t, xt)
+        if t.device.type == "cpu" and not (t > 0).all():
+            raise ValueError(f"A denoiser needs times in 0 < t <= {self.T}, got {t.min()}: there is no noise at 0.")
+        return t, *self(t, xt.dtype)
 
     def alpha_bar(self, t: Tensor | float) -> Tensor:
         """ᾱ_t = Π_{s≤t} α_s, report (3); ᾱ_0 = 1."""
         return self.log_alpha_bar(t).exp()
 
+    def noise(self, t: Tensor | float) -> Tensor:
+        """1 - ᾱ_t, the variance of the noise in x_t, without cancellation."""
+        return -torch.expm1(self.log_alpha_bar(t))
+
     def beta(self, t: Tensor | float, s: Tensor | float | None = None) -> Tensor:
-        """β of the step from s to t: 1 - ᾱ_t/ᾱ_s. With s = t - 1, the default, it is the β_t of report (1)."""
-        t = reals(t, "t")
-        s = t - 1 if s is None else reals(s, "s")
-        if t.ndim and s.ndim and t.shape != s.shape:
-            raise ValueError(f"t and s must have the same shape, got {tuple(t.shape)} and {tuple(s.shape)}.")
-        if not holds(s <= t):
-            raise ValueError("A step goes from s to a later t: s must not be greater than t.")
-        return -torch.expm1(self.log_alpha_bar(t) - self.log_alpha_bar(s))
+        """β of the step from s to t, s ≤ t: 1 - ᾱ_t/ᾱ_s. With s = t - 1, the default, it is the β_t of report (1)."""
+        t = torch.as_tensor(t)
+        return -torch.expm1(self.log_alpha_bar(t) - self.log_alpha_bar(t - 1 if s is None else s))
+
+    def beta_tilde(self, t: Tensor | float, s: Tensor | float | None = None) -> Tensor:
+        """β̃ = (1-ᾱ_s)/(1-ᾱ_t)·β, report (43): the variance of x_s given x_t and x_0. s = t - 1 by default."""
+        t = torch.as_tensor(t)
+        s = t - 1 if s is None else s
+        return self.noise(s) / self.noise(t) * self.beta(t, s)
 
     def snr(self, t: Tensor | float) -> Tensor:
         """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), for signals of unit power; infinite at t = 0."""
@@ -132,15 +139,14 @@ class Schedule:
         log_ab = self.log_alpha_bar(t, dtype)
         return log_ab - torch.log(-torch.expm1(log_ab))
 
-    def at_log_snr(self, log_snr: Tensor) -> Tensor:
+    def at_log_snr(self, log_snr: Tensor | float) -> Tensor:
         """The real t at which the schedule has this log-SNR (the inverse of `log_snr`), clamped to [0, T]."""
         # log ᾱ = log sigmoid(log SNR), and the table is piecewise linear in t: invert the piece it falls in
-        target = torch.nn.functional.logsigmoid(reals(log_snr, "log-SNR", torch.float64, "cpu"))
-        if target.isnan().any():
-            raise ValueError("A log-SNR must be a number, got NaN.")
-        high = torch.searchsorted(-self._table, -target).clamp(1, self.T)
+        target = torch.nn.functional.logsigmoid(torch.as_tensor(log_snr, dtype=torch.float64))
+        table = self._on(target.device, torch.float64)
+        high = torch.searchsorted(-table, -target).clamp(1, self.T)
         low = high - 1
-        frac = (self._table[low] - target) / (self._table[low] - self._table[high])
+        frac = (table[low] - target) / (table[low] - table[high])
         return low + frac.clamp(0, 1)
 
     def shifted(self, by: float) -> Schedule:
@@ -228,6 +234,12 @@ def straight(T: int = 1000) -> Schedule:
     changes neither what a network can know nor where a step along the flow leads (chapter `score_and_flow`).
     """
     return _clipped(lambda tau: (1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), T)
+
+
+def times(t: Tensor | float, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """One time for each signal of x (B, ...), on its device: (B,), from one number or as many."""
+    t = torch.as_tensor(t, dtype=dtype, device=x.device)
+    return t.expand(len(x)) if t.ndim == 0 else t
 
 
 def noise_time(schedule: Schedule, sigma: float) -> float:

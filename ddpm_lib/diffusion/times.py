@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_tensor, count, times
 from .schedules import Schedule
 
 __all__ = ["LossHistory", "draw_times"]
@@ -17,14 +16,11 @@ def draw_times(
     """Times t in 1…T and the weights that keep a mean over them unbiased: (t (n,), weight (n,)).
 
     Args:
-        density: (T,), how often each t is drawn, up to a factor; uniform where it is not given, and then
+        density: (T,), how often each t is drawn, up to a factor; uniform by default, and then
             every weight is 1. Otherwise weight = (1/T)/p(t): importance sampling (Nichol & Dhariwal 2021, sec. 3.3).
     """
-    count(n, "The number of times")
     if density is None:
         return torch.randint(1, schedule.T + 1, (n,), generator=generator), torch.ones(n)
-    if not (check_tensor(density, "The density over t", schedule.T) > 0).all():
-        raise ValueError(f"The density over t must be positive, got values from {density.min():.3g}.")
     p = density / density.sum()
     k = torch.multinomial(p, n, replacement=True, generator=generator)
     return k + 1, 1 / (schedule.T * p[k])
@@ -48,23 +44,18 @@ class LossHistory:
     """
 
     def __init__(self, T: int, keep: int = 10):
-        count(T, "The number of steps T", high=10**6), count(keep, "The number of values to keep", high=1000)
-        self.values = torch.zeros(T, keep, dtype=torch.float64)
-        self.counts = torch.zeros(T, dtype=torch.long)
+        self.values = torch.zeros(T + 1, keep, dtype=torch.float64)  # row t is that of t; there is none at 0
+        self.counts = torch.zeros(T + 1, dtype=torch.long)
 
     def add(self, t: Tensor, values: Tensor) -> None:
         """Keep L_t of some t in 1…T, each (B,)."""
-        values = check_tensor(values.detach().cpu() if isinstance(values, Tensor) else values, "The values", "B")
-        t = times(t, values)
-        if t.is_floating_point() or not ((t >= 1) & (t <= len(self.counts))).all():
-            raise ValueError(f"The values belong to integers t in 1…{len(self.counts)}.")
-        for k, value in zip((t - 1).tolist(), values.tolist(), strict=True):
+        for k, value in zip(t.tolist(), values.detach().tolist(), strict=True):
             self.values[k, self.counts[k] % self.values.shape[1]] = value
             self.counts[k] += 1
 
     def density(self) -> Tensor | None:
         """(T,), what `draw_times` takes; None, which is uniform, until every t has been seen often enough."""
-        if int(self.counts.min()) < self.values.shape[1]:
+        if int(self.counts[1:].min()) < self.values.shape[1]:
             return None
-        root = self.values.square().mean(1).sqrt()
+        root = self.values[1:].square().mean(1).sqrt()
         return root.clamp(min=1e-3 * float(root.mean()) + 1e-30)  # no t is given up for good

@@ -3,6 +3,7 @@
 Chapters `best_denoiser`, `noisy_data`, `other_functions` and `repairs`.
 """
 
+from .dispatch import of
 from .family import FamilyOracle
 from .finite import FiniteOracle
 from .gaussian import Gaussian, Wiener, fit_gaussian
@@ -21,5 +22,6 @@ __all__ = [
     "TruncatedNormal",
     "Wiener",
     "fit_gaussian",
+    "of",
     "posterior_given",
 ]

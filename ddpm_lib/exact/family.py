@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import count, holds, noised, number, times
+from ..checks import count, number
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 from ..signals.family import Family
@@ -26,13 +26,6 @@ class _Nodes(NamedTuple):
     weight: Tensor  # (B, K), sums to 1
     scale: TruncatedNormal | None
     evidence: Tensor  # (B,), log of the density of x_t
-
-
-def _told(x: Tensor) -> Tensor:
-    """Return x, or say why an integral is no number."""
-    if not holds(torch.isfinite(x)):
-        raise FloatingPointError("Signals that lie so far from all of the family leave its posterior no digits.")
-    return x
 
 
 class _UnitScale(Family):
@@ -84,7 +77,6 @@ class FamilyOracle(nn.Module):
 
     def __init__(self, family: Family, schedule: Schedule, cells: int = 16384, keep: int = 64, resolution: float = 1.2):
         super().__init__()
-        count(cells, "The number of cells", high=10**6)
         count(keep, "The number of cells to keep", 2, 10**6)
         number(resolution, "resolution", 1e-3, 1e3)
         self.scaled = family.scale is not None and len(family.names) > 1
@@ -148,42 +140,43 @@ class FamilyOracle(nn.Module):
             log_w, scale = self._log_weight(x, shapes, a, s)
         share = -math.log(len(self.grid)) - levels * len(self.size) * math.log(2)  # of the box, that a cell is
         evidence = log_w.logsumexp(1) + share + self.per_unit - x.shape[1] / 2 * math.log(2 * math.pi * s**2)
-        return _Nodes(theta, shapes, _told(log_w.softmax(1)), scale, evidence)
+        weight = log_w.softmax(1)
+        if not torch.isfinite(weight).all():
+            raise FloatingPointError("Signals that lie so far from all of the family leave its posterior no digits.")
+        return _Nodes(theta, shapes, weight, scale, evidence)
 
     def _by_time(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> Iterator[tuple[Tensor, _Nodes]]:
         """Rows that share a time, in chunks that fit the cache, with their nodes.
 
         The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.
         """
-        t, numbers = times(t, xt), len(self.corners) * tails * self.keep * self.atoms.shape[1]  # of one row's nodes
+        t, numbers = (
+            self.schedule.at(t, xt)[0],
+            len(self.corners) * tails * self.keep * self.atoms.shape[1],
+        )  # of one row's nodes
         chunk = min(32, max(1, 2**23 // numbers))
-        self.family.check_length(xt)
         for time in t.unique().tolist():
             for rows in (t == time).nonzero()[:, 0].split(chunk):
                 yield rows, self._nodes(xt[rows].flatten(1).to(self.atoms), time, tails * self.keep)
 
     @torch.no_grad()
-    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
-        _, a, s = noised(xt, t, self.schedule)
-        x0, _ = self.with_evidence(xt, t)
-        return Prediction(x0, (xt - a * x0) / s)
+        return Prediction.from_x0(self.with_evidence(xt, t)[0], xt, *self.schedule.at(t, xt)[1:])
 
     @torch.no_grad()
     def with_evidence(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> tuple[Tensor, Tensor]:
         """E[x_0 | x_t] (B, 1, L), and log p(x_t) (B,): how well the family explains x_t, in nats."""
-        noised(xt, t, self.schedule)
         x0, evidence = torch.empty_like(xt), xt.new_empty(len(xt))
         for rows, nodes in self._by_time(xt, t, tails):
             weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
             x0[rows] = (weight[:, None] @ nodes.shapes).to(xt.dtype)
             evidence[rows] = nodes.evidence.to(xt.dtype)
-        return _told(x0), _told(evidence)
+        return x0, evidence
 
     @torch.no_grad()
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, L, L)."""
-        noised(xt, t, self.schedule)
         out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
         for rows, (_, shapes, weight, scale, _) in self._by_time(xt, t, tails=3):
             moments = None if scale is None else [m.to(weight) for m in scale.moments()]
@@ -193,13 +186,11 @@ class FamilyOracle(nn.Module):
             if moments is not None:  # and the scale is not sharp
                 cov = cov + ((weight * (moments[1] - moments[0] ** 2))[..., None] * shapes).mT @ shapes
             out[rows] = cov.to(xt.dtype)
-        return _told(out)
+        return out
 
     @torch.no_grad()
     def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of the parameters given each x_t, (B, n, P): middles of cells, a scale from its own law."""
-        count(n, "The number of draws")
-        noised(xt, t, self.schedule)
         out = torch.empty(len(xt), n, len(self.family.names))
         for rows, nodes in self._by_time(xt, t, tails=3):
             k = torch.multinomial(nodes.weight, n, replacement=True, generator=generator)

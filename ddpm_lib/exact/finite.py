@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_signals, noised
+from ..checks import check_signals
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 
@@ -37,19 +37,16 @@ class FiniteOracle(nn.Module):
 
     def weights(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Posterior probability of each signal, (B, K)."""
-        _, a, s = noised(xt, t, self.schedule, self.signals)
-        if xt.shape[1:] != self.signals.shape[1:]:
-            raise ValueError(f"The signals have shape {tuple(self.signals.shape[1:])}, got {tuple(xt.shape[1:])}.")
+        _, a, s = self.schedule.at(t, xt)
         atoms = self.signals.flatten(1)
         # ‖x_t‖² is common to all atoms and drops out of the softmax
         fit = a[:, 0] * (xt.flatten(1) @ atoms.T) - 0.5 * a[:, 0] ** 2 * atoms.square().sum(1)
         return torch.softmax(fit / s[:, 0] ** 2, dim=1)
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L), t (B,), t > 0 → Prediction."""
-        _, a, s = noised(xt, t, self.schedule, self.signals)
         x0 = (self.weights(xt, t) @ self.signals.flatten(1)).view_as(xt)
-        return Prediction(x0, (xt - a * x0) / s)
+        return Prediction.from_x0(x0, xt, *self.schedule.at(t, xt)[1:])
 
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, C·L, C·L)."""

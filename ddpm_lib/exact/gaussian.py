@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_signals, check_tensor, count, noised, same_type
+from ..checks import check_signals, check_tensor, count
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 
@@ -50,18 +50,16 @@ class Wiener(nn.Module):
 
     def forward(self, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
         """xt (B, C, L), a = √ᾱ_t and s = √(1-ᾱ_t) (B, 1, 1) → Prediction."""
-        same_type(check_signals(xt, "xt"), self.mean, "xt")
-        if xt.shape[1:] != self.mean.shape:
-            raise ValueError(
-                f"This denoiser knows signals of shape {tuple(self.mean.shape)}, got {tuple(xt.shape[1:])}."
-            )
         gain = (a * self.power / (a**2 * self.power + s**2)).squeeze(1)
         z = (xt - a * self.mean).flatten(1) @ self.basis  # the coordinates in which the covariance is diagonal
-        x0 = self.mean + ((gain * z) @ self.basis.T).view_as(xt)
-        return Prediction(x0, (xt - a * x0) / s)
+        return Prediction.from_x0(self.mean + ((gain * z) @ self.basis.T).view_as(xt), xt, a, s)
+
+    def covariance(self, a: Tensor, s: Tensor) -> Tensor:
+        """Cov[x_0 | x_t], (B, C·L, C·L): U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
+        return (self.basis * (self.power * s**2 / (a**2 * self.power + s**2))) @ self.basis.T
 
     def eps_error(self, a: Tensor, s: Tensor) -> Tensor:
-        """Mean square error of ε̂ a sample, (B, 1, 1): the loss of the best linear denoiser."""
+        """Mean square error of ε̂ per sample, (B, 1, 1): the loss of the best linear denoiser."""
         power = a**2 * self.power
         return (power / (power + s**2)).sum(-1, keepdim=True) / self.mean.numel()
 
@@ -89,18 +87,16 @@ class Gaussian(nn.Module):
         super().__init__()
         self.wiener, self.schedule = Wiener(mean, cov), schedule
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L), t (B,) → Prediction."""
-        return self.wiener(xt, *noised(xt, t, self.schedule, self.wiener.mean)[1:])
+        return self.wiener(xt, *self.schedule.at(t, xt)[1:])
 
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t], (B, C·L, C·L): U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
-        _, a, s = noised(xt, t, self.schedule, self.wiener.mean)
-        power, basis = self.wiener.power, self.wiener.basis
-        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
+        """Cov[x_0 | x_t], (B, C·L, C·L), the same for every x_t."""
+        return self.wiener.covariance(*self.schedule.at(t, xt)[1:])
 
     def floor(self, t: Tensor) -> Tensor:
-        """L*(t) in closed form, (B,): the smallest possible loss ‖ε - ε̂‖² a sample."""
+        """L*(t) in closed form, (B,): the smallest possible loss ‖ε - ε̂‖² per sample."""
         return self.wiener.eps_error(*self.schedule(t, self.wiener.power.dtype)).flatten()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import count
+from ..checks import check_tensor
 from ..diffusion.measurement import Measurement
 from ..diffusion.schedules import Schedule, noise_time
 from ..signals.family import Family
@@ -59,8 +59,7 @@ def posterior_given(
             f"This measures signals of {length} samples, but those of {family!r} have {family.length}: "
             "make the mask as long as the signals."
         )
-    measurement.check(y)
-    count(moves, "The number of moves", 0, 10**6)
+    check_tensor(y, "y", "B", len(measurement.matrix))
     t = noise_time(schedule, measurement.sigma)
     a, _ = schedule(torch.tensor([t]), y.dtype)
     # finer than for a mean: draws are middles of cells, and an instrument may see one signal far better than another

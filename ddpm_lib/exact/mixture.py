@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_signals, noised
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 from ..signals.mixture import Mixture
@@ -45,7 +44,6 @@ class MixtureOracle(nn.Module):
 
     def parts(self, xt: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """How likely each family is, (B, K), and what it would say of x_0, (B, K, 1, L)."""
-        noised(xt, t, self.schedule)
         means, evidence = zip(*(one.with_evidence(xt, t) for one in self._known()), strict=True)
         return torch.stack(evidence, 1).softmax(1).to(xt.dtype), torch.stack(means, 1)
 
@@ -53,15 +51,14 @@ class MixtureOracle(nn.Module):
         """p(k | x_t), (B, K): how likely each family is."""
         return self.parts(xt, t)[0]
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
-        _, a, s = noised(xt, t, self.schedule)
         x0 = torch.einsum("bk,bkcl->bcl", *self.parts(xt, t))
-        return Prediction(x0, (xt - a * x0) / s)
+        return Prediction.from_x0(x0, xt, *self.schedule.at(t, xt)[1:])
 
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t], (B, L, L): the mean of the families' covariances, and how far apart their means are."""
-        weights, means = self.parts(check_signals(xt, "xt"), t)
+        weights, means = self.parts(xt, t)
         within = torch.stack([one.covariance(xt, t) for one in self._known()], 1)
         return torch.einsum("bk,bkij->bij", weights, within) + weighted_covariance(weights, means.flatten(2))
 

@@ -9,20 +9,20 @@ variance v = ᾱ_t·σ² + 1-ᾱ_t. Everything here follows from that one line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checks import check_signals, noised, number, schedule_of, times
-from ..diffusion.denoiser import Prediction
-from ..diffusion.schedules import Schedule
-from ..signals.noisy import _checked
+from ..checks import number
+from ..diffusion.denoiser import DenoiserLike, Prediction
+from ..diffusion.schedules import times
+from ..diffusion.variances import posterior_covariance
+from .family import FamilyOracle
 
 __all__ = ["Cleaned", "NoisyOracle"]
 
 
-class NoisyOracle:
+class NoisyOracle(nn.Module):
     """The exact denoiser of `Noisy` signals, E[y | x_t], from the exact denoiser of the clean ones.
 
     x_t scaled to the size that the forward process gives a clean signal at the noise v tells E[x_0|x_t]; of the noise
@@ -33,39 +33,42 @@ class NoisyOracle:
         sigma: standard deviation of the noise in the data.
     """
 
-    def __init__(self, oracle: Callable[..., Prediction], sigma: float):
-        self.oracle, self.sigma = oracle, _checked(sigma)
-        self.schedule: Schedule = schedule_of(oracle)
-        if hasattr(oracle, "covariance"):  # a network has none, and then this has none either
-            self.covariance = self._covariance
+    def __init__(self, oracle: DenoiserLike, sigma: float):
+        super().__init__()
+        self.oracle, self.schedule = oracle, oracle.schedule
+        self.sigma = number(sigma, "The noise of data", 0.0, 1e6)
 
     def _alone(self, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t at the size that the forward process gives a clean signal, the time of that; v (B, 1, 1)."""
         ab = self.schedule.alpha_bar(t)
         v = ab * self.sigma**2 + 1 - ab
-        time = self.schedule.at_log_snr((ab / v).log()).to(xt.device)
+        time = self.schedule.at_log_snr((ab / v).log())
         v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
         return size * xt, time, v
 
-    def __call__(self, xt: Tensor, t: Tensor | float, cond: None = None) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L), t (B,), 0 < t ≤ T → Prediction of the noisy signal."""
-        t, a, s = noised(xt, t, self.schedule)
+        t, a, s = self.schedule.at(t, xt)
         alone, time, v = self._alone(xt, t)
         x0 = self.oracle(alone, time).x0
-        eps = (xt - a * x0) * s / v
-        return Prediction((xt - s * eps) / a, eps)
+        return Prediction.from_eps((xt - a * x0) * s / v, xt, a, s)
 
-    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[y | x_t], (B, C·L, C·L): ((1-ᾱ)/v)²·Cov[x_0|x_t] + σ²(1-ᾱ)/v·I."""
-        t, _, s = noised(xt, t, self.schedule)
+        t, _, s = self.schedule.at(t, xt)
         alone, time, v = self._alone(xt, t)
-        clean = self.oracle.covariance(alone, time)  # type: ignore[attr-defined]
+        clean = posterior_covariance(self.oracle, alone, time)
         return (s**2 / v) ** 2 * clean + self.sigma**2 * s**2 / v * torch.eye(clean.shape[-1]).to(clean)
 
     def log_density(self, xt: Tensor, t: Tensor | float = 0) -> Tensor:
-        """log p(x_t) in nats, (B,); at t = 0 that of the noisy signals themselves. Needs the oracle of a family."""
-        t = times(t, check_signals(xt, "xt"))
-        if not hasattr(self.oracle, "with_evidence"):
+        """log p(x_t) in nats, (B,); at t = 0 that of the noisy signals themselves. Needs the oracle of a family.
+
+        Raises:
+            TypeError: the denoiser of the clean signals is a network or another oracle.
+            ValueError: clean signals, which have no density: a noise of 0 at t = 0.
+        """
+        t = times(t, xt)
+        if not isinstance(self.oracle, FamilyOracle):
             raise TypeError("Only the exact denoiser of a family knows the density, not a network or another oracle.")
         if self.sigma == 0 and not (t > 0).all():
             raise ValueError("Clean signals have no density: give a noise sigma > 0, or times above 0.")
@@ -75,7 +78,7 @@ class NoisyOracle:
         return evidence + (xt[0].numel() * size).to(evidence)
 
 
-class Cleaned:
+class Cleaned(nn.Module):
     """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
 
     The inverse of `NoisyOracle`. Both noises are Gaussian, so the law of x_t, and its score, do not tell which of them
@@ -94,16 +97,20 @@ class Cleaned:
         end: the time at which the noise over the signal, √(1-ᾱ)/√ᾱ, is `ratio` times the data's; at least 1.
     """
 
-    def __init__(self, denoiser: Callable[..., Prediction], sigma: float, ratio: float = math.sqrt(2)):
-        self.denoiser, self.sigma = denoiser, _checked(sigma)
-        self.schedule: Schedule = schedule_of(denoiser)
+    def __init__(self, denoiser: DenoiserLike, sigma: float, ratio: float = math.sqrt(2)):
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.sigma = number(sigma, "The noise of data", 0.0, 1e6)
         number(ratio, "ratio", 1.0, 1e6, above=True)
-        log_snr = math.inf if sigma == 0 else -2 * math.log(ratio * sigma)
-        self.end = max(1.0, float(self.schedule.at_log_snr(torch.tensor(log_snr)))) if sigma else 1.0
+        self.end = max(1.0, float(self.schedule.at_log_snr(-2 * math.log(ratio * sigma)))) if sigma else 1.0
 
-    def __call__(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), a clean signal noised to t (B,) → Prediction of the clean signal."""
-        t, a, s = noised(xt, t, self.schedule)
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        """xt (B, C, L), a clean signal noised to t (B,) → Prediction of the clean signal.
+
+        Raises:
+            ValueError: times at which x_t is less noisy than the data.
+        """
+        t, a, s = self.schedule.at(t, xt)
         ab = self.schedule.alpha_bar(t)
         left = (1 - ab) / ab - self.sigma**2  # noise over signal, squared, that the process adds to the noisy signal
         if not (left > 0).all():
@@ -114,7 +121,7 @@ class Cleaned:
         inner = self.schedule.at_log_snr(-left.log())
         ab_inner = 1 / (1 + left)
         scale = (ab_inner / ab).sqrt().to(xt)[:, None, None]
-        eps = self.denoiser(scale * xt, inner.to(xt.device)).eps
+        eps = self.denoiser(scale * xt, inner, cond).eps
         # the process's noise is the share (1-ᾱ)/v of all of it
         whole = eps * ((1 - ab) / ab / left).sqrt().to(xt)[:, None, None]
-        return Prediction((xt - s * whole) / a, whole)
+        return Prediction.from_eps(whole, xt, a, s)

@@ -18,7 +18,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from ..checks import check_tensor, count
+from ..checks import check_tensor
 from ..diffusion.schedules import Schedule, cosine, linear, log_linear, quadratic, sigmoid
 from ..signals.family import Family
 from ..signals.wavelets import BenchmarkMorlet
@@ -76,7 +76,7 @@ class ForwardExplorer(anywidget.AnyWidget):
         family: Family = BenchmarkMorlet()
         curves = (linear, quadratic, cosine, sigmoid, log_linear)  # those of chapter `forward_process`
         made = {make.__name__.replace("_", "-"): make for make in curves} | {NOT_RESCALED: _not_rescaled}
-        tables = [_logs(make(count(T, "A number of steps", 2, 4000))) for make in made.values() for T in steps]
+        tables = [_logs(make(T)) for make in made.values() for T in steps]
         self._says = f"ForwardExplorer({len(made)} schedules, T in {tuple(steps)})"
         super().__init__(
             meta={
@@ -90,7 +90,7 @@ class ForwardExplorer(anywidget.AnyWidget):
                 "start": [float(v) for v in params],
             },
             tables=np.concatenate(tables).astype("<f4").tobytes(),
-            t=count(t, "A time", 0, steps[-1]),
+            t=t,
         )
 
     def __repr__(self) -> str:
@@ -117,11 +117,11 @@ class PosteriorExplorer(anywidget.AnyWidget):
     def __init__(
         self, *, steps: Sequence[int] = (10, 50, 1000), t: int = 4, title: str = "Where was x one step before?"
     ):
-        tables = [_logs(linear(count(T, "A number of steps", 2, 4000))) for T in steps]
+        tables = [_logs(linear(T)) for T in steps]
         super().__init__(
             meta={"title": title, "steps": list(steps)},
             tables=np.concatenate(tables).astype("<f8").tobytes(),
-            t=count(t, "A time", 2, steps[0]),
+            t=t,
         )
 
     def __repr__(self) -> str:
@@ -156,14 +156,12 @@ class BoundExplorer(anywidget.AnyWidget):
         mix: float = 1.0,
         title: str = "The terms of the bound",
     ):
-        if not errors:
-            raise ValueError("errors is empty; at least one denoiser is needed.")
         columns = [_logs(schedule)]
         for name, error in errors.items():
             checked = check_tensor(error, f"The error of {name!r} at t = 1…{schedule.T}", schedule.T)
             columns.append(np.concatenate([[0.0], np.asarray(checked.detach().cpu().double())]))
         super().__init__(
-            meta={"title": title, "names": list(errors), "dim": count(dim, "dim"), "T": schedule.T, "bits": True},
+            meta={"title": title, "names": list(errors), "dim": dim, "T": schedule.T, "bits": True},
             tables=np.concatenate(columns).astype("<f8").tobytes(),
             mix=float(mix),
         )

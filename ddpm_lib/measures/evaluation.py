@@ -5,16 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..exact.family import FamilyOracle
-from ..exact.finite import FiniteOracle
-from ..exact.mixture import MixtureOracle
-from ..exact.noisy import NoisyOracle
-from ..signals.augmentation import Augmented
+from .. import exact
+from ..diffusion.denoiser import DenoiserLike
 from ..signals.batches import stream
 from ..signals.family import Family
 from ..signals.finite import Finite
-from ..signals.mixture import Mixture
-from ..signals.noisy import Noisy
 from ..training.recipe import Recipe
 from .quality import Score, Scoreboard, energy_distance, memorised, scoreboard
 
@@ -24,19 +19,10 @@ __all__ = ["fresh", "oracle", "scores"]
 TEST = 10**9  # a step of the random stream that no training run reaches
 
 
-def oracle(recipe: Recipe) -> FiniteOracle | FamilyOracle | NoisyOracle | MixtureOracle | str:
+def oracle(recipe: Recipe) -> DenoiserLike | str:
     """The exact denoiser, or in words why there is none."""
-    family, schedule = recipe.family, recipe.schedule
-    if isinstance(family, Finite):
-        return FiniteOracle(family.signals, schedule)
-    if isinstance(family, Noisy):
-        return NoisyOracle(FamilyOracle(family.clean, schedule), family.sigma)
-    if isinstance(family, Augmented):
-        return "Of changed signals no exact denoiser is known."
-    if not isinstance(family, Mixture) and type(family).sample is not Family.sample:
-        return f"{type(family).__name__} draws its signals in its own way."
     try:
-        return MixtureOracle(family, schedule) if isinstance(family, Mixture) else FamilyOracle(family, schedule)
+        return exact.of(recipe.family, recipe.schedule)
     except ValueError as error:
         return str(error)
 

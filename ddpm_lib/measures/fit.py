@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, number, precise
+from ..checks import check_tensor, precise
 from ..signals.family import Family
 
 __all__ = ["FittedSignals", "fit_family"]
@@ -45,18 +45,14 @@ def fit_family(
     >>> bool(fitted.valid.all()), bool((fitted.params - params).abs().max() < 1e-3)
     (True, True)
     """
-    family.check_length(check_signals(x, "x", "n"))
+    check_tensor(x, "x", "n", 1, family.length)
     x = precise(x)
-    cells = count(cells, "The number of cells", high=10**6)
-    number(tolerance, "tolerance", 0.0)
-    count(iterations, "The number of iterations", 0)
     n_params = len(family.names)
     grid, _ = family.grid(cells)
     # a little beyond the box: a signal just outside it would else start in the trough of a neighbouring period
     middle = 0.5 * (family.low + family.high)
     grid = middle + 1.15 * (grid - middle)
     grid = grid.to(x)
-    count(starts, "The number of starts", high=len(grid))
     near = torch.cdist(x.flatten(1), family.render(grid).flatten(1)).topk(starts, largest=False).indices
     theta = grid[near].flatten(0, 1)
     target = x.flatten(1).repeat_interleave(starts, 0)

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, same_shape, schedule_of, times
-from ..diffusion.denoiser import Prediction
+from ..checks import check_signals, check_tensor
+from ..diffusion.denoiser import DenoiserLike
 from ..diffusion.forward import q_sample
-from ..diffusion.schedules import Schedule
+from ..diffusion.schedules import times
 from .estimates import Estimate, _mean
 
 __all__ = ["loss_over_floor", "mean_loss", "predicted_noise"]
 
 
 @torch.no_grad()
-def predicted_noise(denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
-    """ε̂ of signals xt (n, C, L) at times t (n,), asked in chunks that fit into memory."""
-    count(chunk, "A chunk")
-    schedule_of(denoiser)
-    t = times(t, check_signals(xt, "xt", "n"))
-    return torch.cat([denoiser(x, u).eps for x, u in zip(xt.split(chunk), t.split(chunk), strict=True)])
+def predicted_noise(denoiser: DenoiserLike, xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
+    """ε̂ of signals xt (n, C, L) at times t (n,), evaluated in chunks that fit into memory."""
+    parts = zip(xt.split(chunk), times(t, xt).split(chunk), strict=True)
+    return torch.cat([denoiser(x, u).eps for x, u in parts])
 
 
-def mean_loss(denoiser: Callable[..., Prediction], x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
-    """L_simple ‖ε - ε̂‖² a sample over given signals (n, C, L), times (n,) and noise, with its interval."""
-    schedule: Schedule = schedule_of(denoiser)
-    return _mean((eps - predicted_noise(denoiser, q_sample(x0, t, eps, schedule), t)).square().mean((1, 2)))
+def mean_loss(denoiser: DenoiserLike, x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
+    """L_simple ‖ε - ε̂‖² per sample over given signals (n, C, L), times (n,) and noise, with its interval."""
+    return _mean(
+        (eps - predicted_noise(denoiser, q_sample(check_signals(x0), t, eps, denoiser.schedule), t))
+        .square()
+        .mean((1, 2))
+    )
 
 
 def loss_over_floor(
-    denoiser: Callable[..., Prediction],
-    oracle: Callable[..., Prediction] | Tensor,
+    denoiser: DenoiserLike,
+    oracle: DenoiserLike | Tensor,
     x0: Tensor,
     t: Tensor,
     eps: Tensor,
@@ -44,16 +43,15 @@ def loss_over_floor(
     the noise of ε cancels. L* itself is estimated on the same signals.
 
     Args:
-        denoiser: what is measured; has a ``schedule``.
+        denoiser: what is measured, a `Denoiser` or any other.
         oracle: the exact denoiser of the law that x0 was drawn from; or its ε* (n, C, L) on these very signals, where
             many denoisers are held against one answer.
         x0, eps: (n, C, L), fresh.
         t: (n,), 1…T.
     """
-    schedule: Schedule = schedule_of(denoiser)
-    xt = q_sample(x0, t, eps, schedule)
+    xt = q_sample(check_signals(x0), t, eps, denoiser.schedule)
     exact = oracle if isinstance(oracle, Tensor) else predicted_noise(oracle, xt, t)
-    same_shape(x0, exact, "x0 and the oracle's noise")
+    check_tensor(exact, "The oracle's noise", *x0.shape)
     excess = (predicted_noise(denoiser, xt, t) - exact).square().mean((1, 2)).double()
     floor = (eps - exact).square().mean((1, 2)).double()
     if not floor.mean() > 0:

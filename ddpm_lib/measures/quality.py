@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..checks import check_signals, check_tensor, count, precise, same_shape
+from ..checks import check_signals, check_tensor, count, precise
 from ..signals.family import Family
 from .estimates import Estimate, share
 from .fit import FittedSignals, fit_family
@@ -66,7 +66,7 @@ def energy_distance(
     """
     n, m = len(check_signals(x, "x", "n")), len(check_signals(y, "y", "m"))
     count(permutations, "The number of permutations", high=10**6)
-    same_shape(x[:1], y[:1], "a signal of x and one of y")
+    check_tensor(y, "y", m, *x.shape[1:])
     if min(n, m) < 2:
         raise ValueError(f"An energy distance needs at least 2 signals on both sides, got {n} and {m}.")
     both = precise(torch.cat([x, y.to(x)])).flatten(1)
@@ -93,7 +93,7 @@ def memorised(x: Tensor, training: Tensor) -> Estimate:
     A copy lies three times nearer to one training signal than to the next (Yoon et al. 2023).
     """
     check_signals(x, "x", "n")
-    same_shape(x[:1], check_signals(training, "training", "m")[:1], "a sample and a training signal")
+    check_tensor(training, "training", "m", *x.shape[1:])
     if len(training) < 2:
         raise ValueError("Whether a signal is a copy needs at least 2 training signals, got 1.")
     x = precise(x)

@@ -7,14 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_signals, check_tensor
 from ..diffusion.schedules import Schedule
 from ..exact.gaussian import Wiener, fit_gaussian
-from ..signals.augmentation import Augmented
 from ..signals.batches import stream
 from ..signals.finite import Finite
-from ..signals.mixture import Mixture
-from ..signals.source import Source, signal_shape
+from ..signals.source import Source, WithBox, signal_shape
 from .unet import UNet1D
 
 __all__ = ["LinearSkip", "by_linear_error", "linear_skip", "plain_unet"]
@@ -47,7 +44,6 @@ class LinearSkip(nn.Module):
 
     def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
         """xt (B, C, L), log_snr (B,) → ε̂ (B, C, L)."""
-        check_tensor(log_snr, "log_snr", len(check_signals(x, "x")), like=x)
         signal = torch.sigmoid(log_snr)[:, None, None]  # ᾱ_t
         noise = torch.sigmoid(-log_snr)[:, None, None]  # 1-ᾱ_t
         a, s = signal.sqrt(), noise.sqrt()
@@ -72,9 +68,9 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
     channels = x0.shape[1]
     if conditional:
-        if isinstance(family, Finite | Augmented | Mixture):
-            what = {Finite: "a finite set", Mixture: "several families"}.get(type(family), "changed signals")
-            raise ValueError(f"Only a family with a box of parameters can be asked for their values, got {what}.")
+        if not isinstance(family, WithBox):
+            what = type(family).__name__
+            raise ValueError(f"A conditional network needs a family with a box of parameters, which {what} has not.")
         sizes["conditions"] = list(zip(family.low.tolist(), family.high.tolist(), strict=True))
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
 
@@ -87,9 +83,9 @@ def by_linear_error(network: nn.Module, schedule: Schedule) -> Tensor | None:
     """
     if not isinstance(network, LinearSkip):
         return None
-    t = torch.arange(1, schedule.T + 1)
+    t = torch.arange(1, schedule.T + 1, device=network.wiener.power.device)
     width = schedule.log_snr(t - 0.5) - schedule.log_snr((t + 0.5).clamp(max=schedule.T))
-    return (network.wiener.eps_error(*schedule(t)).flatten() * width.float()).sqrt()
+    return (network.wiener.eps_error(*schedule(t)).flatten() * width.float()).sqrt().cpu()
 
 
 def plain_unet(family: Source, seed: int, **sizes: Any) -> UNet1D:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_tensor, count
+from ..checks import count
 from .embeddings import Conditions, NoiseLevel
 
 __all__ = ["Block", "UNet1D"]
@@ -24,8 +24,6 @@ class Block(nn.Module):
 
     def __init__(self, width: int, kernel: int, dim: int):
         super().__init__()
-        for size, name in ((width, "width"), (kernel, "kernel"), (dim, "dim")):
-            count(size, name, high=10**4)
         self.look = nn.Conv1d(width, 2 * width, kernel, padding=kernel // 2)
         self.norm = nn.GroupNorm(1, 2 * width)
         self.film = nn.Linear(dim, 4 * width)
@@ -34,9 +32,6 @@ class Block(nn.Module):
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        weight = self.look.weight
-        check_tensor(x, "x", "B", weight.shape[1], "n", like=weight, values=False)  # values are looked at once, outside
-        check_tensor(emb, "emb", len(x), self.film.in_features, like=weight, values=False)
         scale, shift = self.film(emb)[:, :, None].chunk(2, 1)
         return x + self.mix(F.silu(self.norm(self.look(x)) * (1 + scale) + shift))
 
@@ -107,8 +102,6 @@ class UNet1D(nn.Module):
         """x (B, in_channels, L), log_snr (B,), cond (B, P) with NaN where nothing is asked → (B, out_channels, L)."""
         if cond is not None and self.conditions is None:
             raise ValueError("This network was built without conditions: call it with cond=None.")
-        check_tensor(x, "x", "B", self.in_channels, "L", like=self.patches.weight)
-        check_tensor(log_snr, "log_snr", len(x))
         length = x.shape[-1]
         if self.position:
             where = torch.linspace(-1, 1, length, dtype=x.dtype, device=x.device)
@@ -116,10 +109,7 @@ class UNet1D(nn.Module):
         emb = self.noise_level(log_snr)
         if self.conditions is not None:
             nothing = torch.full((len(x), len(self.conditions.low)), math.nan, dtype=x.dtype, device=x.device)
-            told = self.conditions(nothing if cond is None else cond)
-            if len(told) != len(x):
-                raise ValueError(f"There are {len(told)} conditions for {len(x)} signals: give one for each.")
-            emb = emb + told
+            emb = emb + self.conditions(nothing if cond is None else cond)
         h = self.patches(F.pad(x, (0, -length % self.multiple)))
         skips = []
         for level, blocks in enumerate(_stacks(self.down)):

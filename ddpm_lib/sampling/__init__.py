@@ -7,14 +7,18 @@ from .conditioning import Asked, ask
 from .denoising import denoise, posterior_draws
 from .grids import even_log_snr, even_steps, karras
 from .inverse import Guided, LinearCovariance, dps, repaint
-from .loop import Memory, sample, walk
-from .steps import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun
+from .loop import Chunked, Counted, algorithm_2, sample, walk
+from .steps import Evaluation, advance, ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun
 
 __all__ = [
     "Asked",
+    "Chunked",
+    "Counted",
+    "Evaluation",
     "Guided",
     "LinearCovariance",
-    "Memory",
+    "advance",
+    "algorithm_2",
     "ancestral",
     "ask",
     "ddim",

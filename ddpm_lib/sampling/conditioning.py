@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checks import brief, check_conditions, check_signals, count, number, reals, schedule_of
-from ..diffusion.denoiser import Prediction
+from ..checks import brief, check_tensor, count, number
+from ..diffusion.denoiser import DenoiserLike, Prediction
 from ..signals.family import Family
 
 __all__ = ["Asked", "ask"]
@@ -31,7 +31,7 @@ def ask(family: Family, n: int, **values: float | Tensor) -> Tensor:
             raise ValueError(f"{type(family).__name__} has the parameters {', '.join(family.names)}, not {name!r}.")
         k = family.names.index(name)
         low, high = float(family.low[k]), float(family.high[k])
-        asked = reals(value, name)
+        asked = torch.as_tensor(value)
         if asked.shape not in ((), (n,)) or not ((asked >= low) & (asked <= high)).all():
             raise ValueError(
                 f"{name} lies between {low:g} and {high:g} in this family: one number or ({n},), got {brief(value)}."
@@ -40,7 +40,7 @@ def ask(family: Family, n: int, **values: float | Tensor) -> Tensor:
     return cond
 
 
-class Asked:
+class Asked(nn.Module):
     """A denoiser that is asked for something: classifier-free guidance (Ho & Salimans 2022, eq. 6).
 
         ε̂ = ε̂(x_t) + weight·(ε̂(x_t, cond) - ε̂(x_t))
@@ -48,23 +48,26 @@ class Asked:
     With weight 1 that is the conditional denoiser, and only that is evaluated. Ho & Salimans' w is weight - 1.
 
     Args:
-        denoiser: trained with conditions (`Recipe.told`), or any function (xt, t, cond) with a ``schedule``.
+        denoiser: trained with conditions (`Recipe.told`), or any that takes conditions.
         cond: (B, P), NaN for what is not asked: one row for every signal that will be sampled (see `ask`).
         weight: 0 ignores what is asked; above 1 exaggerates it, and the law of what comes out is no longer the data's.
     """
 
-    def __init__(self, denoiser: Callable[..., Prediction], cond: Tensor, weight: float = 1.0):
-        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
-        self.network = getattr(denoiser, "network", None)  # `LinearCovariance` borrows from it
-        self.cond, self.weight = check_conditions(cond), number(weight, "A guidance weight", 0.0)
+    cond: Tensor
 
-    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
-        """xt (B, C, L), B as in cond → Prediction."""
-        if len(check_signals(xt, "xt")) != len(self.cond):
-            raise ValueError(f"There are {len(self.cond)} conditions for {len(xt)} signals: give one for each.")
-        asked = self.denoiser(xt, t, self.cond.to(xt))
+    def __init__(self, denoiser: DenoiserLike, cond: Tensor, weight: float = 1.0):
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        check_tensor(cond.nan_to_num(posinf=math.inf, neginf=-math.inf), "cond", "B", "P")
+        self.register_buffer("cond", cond, persistent=False)
+        self.weight = number(weight, "A guidance weight", 0.0)
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        """xt (B, C, L), B as in its own condition or in the one given here → Prediction."""
+        cond = (self.cond if cond is None else cond).to(xt)
+        conditional = self.denoiser(xt, t, cond)
         if self.weight == 1:
-            return asked
-        free = self.denoiser(xt, t, torch.full_like(self.cond, torch.nan).to(xt))
+            return conditional
+        free = self.denoiser(xt, t, torch.full_like(cond, torch.nan))
         # x̂_0 and ε̂ hang together linearly, so the same mean is right for both
-        return Prediction(*(torch.lerp(f, a, self.weight) for f, a in zip(free, asked, strict=True)))
+        return Prediction(*(torch.lerp(f, c, self.weight) for f, c in zip(free, conditional, strict=True)))

@@ -6,14 +6,12 @@ in one step, with the mean of all signals that y could have been, and the second
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, schedule_of
-from ..diffusion.denoiser import Prediction
-from ..diffusion.schedules import Schedule, noise_time
+from ..checks import check_signals, count
+from ..diffusion.denoiser import DenoiserLike, Prediction
+from ..diffusion.schedules import noise_time
 from .grids import TILT, even_log_snr
 from .loop import sample
 from .steps import Step, dpmpp_2m_sde
@@ -21,11 +19,11 @@ from .steps import Step, dpmpp_2m_sde
 __all__ = ["denoise", "posterior_draws"]
 
 
-def denoise(denoiser: Callable[..., Prediction], y: Tensor, sigma: float) -> Prediction:
+def denoise(denoiser: DenoiserLike, y: Tensor, sigma: float) -> Prediction:
     """E[x_0 | y] in one step: the best guess in mean square, and the estimate of the noise n that belongs to it.
 
     Args:
-        denoiser: a `Denoiser` or an oracle, with a ``schedule``.
+        denoiser: a `Denoiser` or an oracle.
         y: (B, C, L), y = x_0 + σ·n with n ~ N(0, I).
         sigma: σ, within what the schedule knows (see `noise_time`).
 
@@ -34,12 +32,12 @@ def denoise(denoiser: Callable[..., Prediction], y: Tensor, sigma: float) -> Pre
     >>> denoise(exact, torch.ones(1, 1, 4), 0.5).x0  # unit power: y/(1 + σ²)
     tensor([[[0.8000, 0.8000, 0.8000, 0.8000]]])
     """
-    xt, t = _as_xt(denoiser, y, sigma)
+    xt, t = _as_xt(denoiser, check_signals(y, "y"), sigma)
     return denoiser(xt, t)
 
 
 def posterior_draws(
-    denoiser: Callable[..., Prediction],
+    denoiser: DenoiserLike,
     y: Tensor,
     sigma: float,
     n: int = 1,
@@ -64,9 +62,8 @@ def posterior_draws(
     >>> posterior_draws(exact, torch.ones(2, 1, 4), 0.5, n=3).shape
     torch.Size([2, 3, 1, 4])
     """
-    xt, t = _as_xt(denoiser, y, sigma)
-    schedule: Schedule = schedule_of(denoiser)
-    count(steps, "The number of sampling steps", high=schedule.T)
+    xt, t = _as_xt(denoiser, check_signals(y, "y"), sigma)
+    schedule = denoiser.schedule
     start = xt.repeat_interleave(count(n, "The number of draws", high=10**6), 0)
     # so near to the first time there is nothing between it and 0
     times = even_log_snr(schedule, steps, TILT, start=t) if t > 1.01 else [t, 0.0]
@@ -75,9 +72,7 @@ def posterior_draws(
     return x0.view(len(y), n, channels, length)
 
 
-def _as_xt(denoiser: Callable[..., Prediction], y: Tensor, sigma: float) -> tuple[Tensor, float]:
+def _as_xt(denoiser: DenoiserLike, y: Tensor, sigma: float) -> tuple[Tensor, float]:
     """y as the x_t that it is, and its t."""
-    check_signals(y, "y")
-    schedule: Schedule = schedule_of(denoiser)
-    t = noise_time(schedule, sigma)
-    return schedule(torch.tensor([t], dtype=torch.float64), y.dtype)[0].to(y.device) * y, t
+    t = noise_time(denoiser.schedule, sigma)
+    return denoiser.schedule(torch.tensor([t], dtype=torch.float64), y.dtype)[0].to(y.device) * y, t

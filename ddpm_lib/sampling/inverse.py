@@ -8,29 +8,28 @@ steps, for the loop of `sample`: fix what they need with `functools.partial`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checks import count, holds, noised, number, precise, schedule_of, takes
-from ..diffusion.denoiser import Denoiser, Prediction
+from ..checks import check_tensor, precise
+from ..diffusion.denoiser import DenoiserLike, Prediction, WithCovariance
 from ..diffusion.measurement import Measurement
 from ..diffusion.schedules import Schedule
-from ..networks.skip import LinearSkip
-from .conditioning import Asked
-from .loop import Memory
-from .steps import Denoise, Step, _step, _towards, ancestral
+from ..exact.gaussian import Wiener
+from .steps import Step, advance, ancestral, towards
 
 __all__ = ["Guided", "LinearCovariance", "dps", "repaint"]
 
 
 def white(schedule: Schedule, t: Tensor, power: float = 0.08) -> Tensor:
-    """Variance of x_0 given x_t, a sample, if the signals were white noise of this power: S(1-ᾱ)/(ᾱS + 1-ᾱ)."""
-    ab = schedule.alpha_bar(t)
-    return power * (1 - ab) / (ab * power + 1 - ab)
+    """Variance of x_0 given x_t, of a sample, if the signals were white noise of this power: S(1-ᾱ)/(ᾱS + 1-ᾱ)."""
+    noise = schedule.noise(t)
+    return power * noise / (schedule.alpha_bar(t) * power + noise)
 
 
-class Guided:
+class Guided(nn.Module):
     """A denoiser that knows a measurement: E[x_0 | x_t, y] to second order.
 
     If x_0 given x_t were normal with mean x̂_0 and covariance C, then, given y as well, its mean would be
@@ -46,42 +45,44 @@ class Guided:
     Args:
         denoiser: a `Denoiser` or an oracle.
         measurement: A and σ.
-        y: (B, M), one row for every signal that will be sampled, at most 4096 (the chunk of `Memory`).
+        y: (B, M), one row for every signal that will be sampled, at most 4096 (`sample` evaluates more in chunks).
         variance: r_t² of (schedule, t (B,)); by default the denoiser's own covariance, or `white` where it has none.
     """
 
+    y: Tensor
+
     def __init__(
         self,
-        denoiser: Callable[..., Prediction],
+        denoiser: DenoiserLike,
         measurement: Measurement,
         y: Tensor,
         variance: Callable[[Schedule, Tensor], Tensor] | None = None,
     ):
-        takes(variance or white, 2, "The variance is a function of (schedule, t), such as white")
-        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
-        self.measurement, self.y, self.variance = measurement, measurement.check(y), variance
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.measurement, self.variance = measurement, variance
+        self.register_buffer("y", check_tensor(y, "y", "B", len(measurement.matrix)), persistent=False)
 
-    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, 1, L), B as in y → Prediction."""
-        t, a, s = noised(xt, t, self.schedule)
-        y = self.measurement.check(self.y, xt)
-        matrix, noise = self.measurement.matrix.to(xt), self.measurement.sigma**2 * torch.eye(y.shape[1]).to(xt)
-        if self.variance is None and hasattr(self.denoiser, "covariance"):
-            x0 = self.denoiser(xt, t).x0
-            missed = (y - self.measurement(x0))[..., None]  # before the covariance: it looks at the length
+        t, a, s = self.schedule.at(t, xt)
+        matrix, y = self.measurement.matrix.to(xt), self.y
+        noise = self.measurement.sigma**2 * torch.eye(len(matrix)).to(xt)
+        if self.variance is None and isinstance(self.denoiser, WithCovariance):
+            x0 = self.denoiser(xt, t, cond).x0
             across = self.denoiser.covariance(xt, t) @ matrix.T  # C·Aᵀ, (B, L, M)
-            z = _solve(matrix @ across + noise, missed)
+            z = _solve(matrix @ across + noise, self.measurement.residual(y, x0)[..., None])
             x0 = x0 + (across @ z).mT
         else:
             r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]
 
             def gap(x0: Tensor) -> Tensor:
-                z = _solve(r2 * matrix @ matrix.T + noise, (y - self.measurement(x0))[..., None])
+                z = _solve(r2 * matrix @ matrix.T + noise, self.measurement.residual(y, x0)[..., None])
                 return (matrix.T @ z).mT
 
-            x0, pull = pulled(self.denoiser, xt, t, gap)
+            x0, pull = pulled(self.denoiser, xt, t, gap, cond)
             x0 = x0 + s**2 / a * pull
-        return Prediction(x0, (xt - a * x0) / s)
+        return Prediction.from_x0(x0, xt, a, s)
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -90,53 +91,60 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def pulled(
-    denoiser: Callable[..., Prediction], xt: Tensor, t: Tensor | float, gap: Callable[[Tensor], Tensor]
+    denoiser: DenoiserLike,
+    xt: Tensor,
+    t: Tensor | float,
+    gap: Callable[[Tensor], Tensor],
+    cond: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """x̂_0, and (∂x̂_0/∂x_t)ᵀ·gap(x̂_0), both (B, 1, L): what of a gap in x̂_0 a change of x_t would close.
 
     By autograd through a network; an oracle has the slope from its covariance, √ᾱ/(1-ᾱ)·C (Tweedie's formula).
     """
-    if hasattr(denoiser, "covariance"):
-        t, a, s = noised(xt, t, schedule_of(denoiser))
-        x0 = denoiser(xt, t).x0
+    if isinstance(denoiser, WithCovariance):
+        t, a, s = denoiser.schedule.at(t, xt)
+        x0 = denoiser(xt, t, cond).x0
         return x0, a / s**2 * gap(x0) @ denoiser.covariance(xt, t)
     with torch.enable_grad():
         leaf = xt.detach().requires_grad_()
-        x0 = denoiser(leaf, t).x0
+        x0 = denoiser(leaf, t, cond).x0
         (pull,) = torch.autograd.grad(x0, leaf, gap(x0.detach()))
     return x0.detach(), pull
 
 
-class LinearCovariance:
+class LinearCovariance(nn.Module):
     """A trained denoiser that borrows its posterior covariance from its linear skip: U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ.
 
     With it `Guided` needs no gradient. An approximation: the covariance is that of Gaussian data, the same for every
     x_t; it knows the directions in which signals vary, but not which of them this signal has decided on.
 
     Args:
-        denoiser: a `Denoiser` whose network is a `LinearSkip`.
+        denoiser: with a `LinearSkip` in it.
+
+    Raises:
+        ValueError: no linear skip to borrow from.
     """
 
-    def __init__(self, denoiser: Denoiser | Asked):
-        network = getattr(denoiser, "network", None)
-        if not isinstance(network, LinearSkip):
-            raise ValueError(f"Only a LinearSkip knows a covariance, got {type(network).__name__}.")
-        self.denoiser, self.schedule, self.wiener = denoiser, schedule_of(denoiser), network.wiener
+    def __init__(self, denoiser: DenoiserLike):
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        inside = denoiser.modules() if isinstance(denoiser, nn.Module) else ()
+        found = [module for module in inside if isinstance(module, Wiener)]
+        if not found:
+            raise ValueError(f"Only a denoiser with a LinearSkip has a covariance, got {type(denoiser).__name__}.")
+        self.wiener = found[0]
 
-    def __call__(self, xt: Tensor, t: Tensor | float) -> Prediction:
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """xt (B, C, L), t (B,) → Prediction."""
-        prediction: Prediction = self.denoiser(xt, t)
-        return prediction
+        return self.denoiser(xt, t, cond)
 
     def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """Cov[x_0 | x_t] of Gaussian data with the same mean and covariance, (B, C·L, C·L)."""
-        _, a, s = noised(xt, t, self.schedule)
-        power, basis = self.wiener.power, self.wiener.basis
-        return (basis * (power * s**2 / (a**2 * power + s**2))) @ basis.T
+        return self.wiener.covariance(*self.schedule.at(t, xt)[1:])
 
 
 def repaint(
-    denoiser: Denoise,
+    denoiser: DenoiserLike,
     xt: Tensor,
     t: float,
     s: float,
@@ -147,7 +155,8 @@ def repaint(
     rounds: int = 10,
     step: Step = ancestral,
     generator: torch.Generator | None = None,
-) -> Tensor:
+    past: Any = None,
+) -> Tensor | tuple[Tensor, Any]:
     """Step, put the known samples back as noisy as x_s is, go up to t again, `rounds` times: RePaint, algorithm 1.
 
     Lugmayr et al. 2022, eq. (8), for data that are measured with noise: √ᾱ_s·y holds the noise √ᾱ_s·σ already, so
@@ -163,7 +172,7 @@ def repaint(
         generator: for the noise of what is put back and of going up: a CPU generator.
 
     Raises:
-        ValueError: a measurement that mixes samples: there is nothing to put back. `Guided` takes it.
+        ValueError: a measurement that mixes samples: there is nothing to put back.
 
     >>> from functools import partial
     >>> from ddpm_lib import BenchmarkMorlet, FamilyOracle, linear, sample
@@ -174,14 +183,12 @@ def repaint(
     >>> bool((seen(x) - seen(x0)).abs().max() < 0.2)
     True
     """
-    schedule = _step(denoiser, xt, t, s, noise)
-    matrix, y = measurement.matrix.to(xt), measurement.check(y, xt)
-    if not holds((matrix @ matrix.T - torch.eye(len(matrix)).to(xt)).abs() < 1e-4):
+    if not measurement.selects:
         raise ValueError("RePaint puts samples back, and this measurement mixes them: use Guided or dps for it.")
-    count(rounds, "The number of rounds", high=10**4)
-    left = 1 - schedule.alpha_bar(s) * (1 + measurement.sigma**2)  # of the noise of x_s, when y has brought its own
+    schedule, matrix, y = denoiser.schedule, measurement.matrix.to(xt), y.to(xt)
+    left = schedule.noise(s) - schedule.alpha_bar(s) * measurement.sigma**2  # y has brought its own noise
     if left <= 0:
-        return step(denoiser, xt, t, s, noise)
+        return step(denoiser, xt, t, s, noise) if past is None else step(denoiser, xt, t, s, noise, past=past)
     beta = schedule.beta(t, s)
     keep, add, a, rest = (v.sqrt().to(xt) for v in (1 - beta, beta, schedule.alpha_bar(s), left))
 
@@ -190,17 +197,19 @@ def repaint(
 
     def put_back(xs: Tensor) -> Tensor:
         known = a * y + rest * draw(y)
-        return xs + ((known - measurement(xs)) @ matrix)[:, None]
+        return xs + (measurement.residual(known, xs) @ matrix)[:, None]
 
-    xs = put_back(step(denoiser, xt, t, s, noise))
+    xs, past = advance(step, denoiser, xt, t, s, noise, past)
+    xs = put_back(xs)
     for _ in range(rounds - 1):
         xt = keep * xs + add * draw(xs)
-        xs = put_back(step(denoiser, xt, t, s, draw(xs)))
-    return xs
+        xs, past = advance(step, denoiser, xt, t, s, draw(xs))
+        xs = put_back(xs)
+    return xs if past is None else (xs, past)
 
 
 def dps(
-    denoiser: Denoise,
+    denoiser: DenoiserLike,
     xt: Tensor,
     t: float,
     s: float,
@@ -224,14 +233,13 @@ def dps(
         measurement, y: what was measured; y (B, M), one row a signal.
         zeta: ζ, the weight, not negative.
     """
-    schedule = _step(denoiser, xt, t, s, noise)
-    y, zeta = measurement.check(y, xt), number(zeta, "zeta", 0.0)
-    if isinstance(denoiser, Memory) and hasattr(denoiser.denoiser, "covariance"):
-        denoiser = denoiser.denoiser  # an oracle has its slope from its covariance
 
     def gap(x0: Tensor) -> Tensor:
-        missed = y - measurement(x0)
+        missed = measurement.residual(y, x0)
         return (missed / missed.norm(dim=1, keepdim=True).clamp(min=1e-12) @ measurement.matrix.to(x0))[:, None]
 
     x0, pull = pulled(denoiser, xt, t, gap)
-    return _towards(x0, schedule, xt, t, s, noise, 1.0) + zeta * pull
+    return towards(x0, denoiser.schedule, xt, t, s, noise, 1.0) + zeta * pull
+
+
+ALL: tuple[Step, ...] = (repaint, dps)

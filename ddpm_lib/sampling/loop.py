@@ -6,89 +6,142 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checks import check_signals, count, holds, number, schedule_of
-from ..diffusion.denoiser import Prediction
-from ..diffusion.schedules import Schedule
+from ..checks import check_signals, count, number
+from ..diffusion.denoiser import DenoiserLike, Prediction, WithCovariance, device_of
+from ..diffusion.schedules import Schedule, times
+from ..diffusion.variances import posterior_covariance
 from .grids import TILT, even_log_snr
-from .steps import Denoise, Step, dpmpp_2m_sde
+from .steps import Step, advance, dpmpp_2m_sde
 
-__all__ = ["Memory", "sample", "walk"]
+__all__ = ["Chunked", "Counted", "algorithm_2", "sample", "walk"]
+
+CHUNK = 4096
+"""Signals that are evaluated at once: memory does not grow with a batch beyond the signals themselves."""
 
 
-class Memory:
-    """A denoiser that keeps its last answer, for solvers that look back, and counts how often it was asked.
+class _Wrapper(nn.Module):
+    """A denoiser around another, with its covariance where it has one."""
 
-    A large batch is asked in chunks of 4096, so that memory does not grow with it beyond the signals themselves.
+    def __init__(self, denoiser: DenoiserLike):
+        super().__init__()
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        if isinstance(denoiser, WithCovariance):  # only then does this have one either
+            self.covariance = self._covariance
 
-    Attributes:
-        last: (t, x̂_0) of the last evaluation; None before the first.
-        evaluations: their number.
-    """
+    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        return posterior_covariance(self.denoiser, xt, t)
 
-    def __init__(self, denoiser: Denoise, chunk: int = 4096):
-        self.denoiser, self.schedule = denoiser, schedule_of(denoiser)
-        self.chunk = count(chunk, "A chunk")
-        self.last: tuple[float, Tensor] | None = None
-        self.evaluations = 0
 
-    def __call__(self, xt: Tensor, t: float) -> Prediction:
-        number(t, "t")
-        parts = [self.denoiser(x, t) for x in check_signals(xt, "xt").split(self.chunk)]
-        prediction = parts[0] if len(parts) == 1 else Prediction(*map(torch.cat, zip(*parts, strict=True)))
-        self.last, self.evaluations = (t, prediction.x0), self.evaluations + 1
-        return prediction
+class Counted(_Wrapper):
+    """A denoiser that counts its evaluations."""
+
+    evaluations = 0
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        self.evaluations += 1
+        return self.denoiser(xt, t, cond)
+
+
+class Chunked(_Wrapper):
+    """A denoiser that evaluates a large batch in chunks."""
+
+    def __init__(self, denoiser: DenoiserLike, chunk: int = CHUNK):
+        super().__init__(denoiser)
+        self.chunk = chunk
+
+    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+        conditions = xt.split(self.chunk) if cond is None else cond.split(self.chunk)
+        parts = zip(xt.split(self.chunk), times(t, xt).split(self.chunk), conditions, strict=True)
+        found = [self.denoiser(x, u, None if cond is None else c) for x, u, c in parts]
+        return Prediction(*map(torch.cat, zip(*found, strict=True)))
+
+    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+        parts = zip(xt.split(self.chunk), times(t, xt).split(self.chunk), strict=True)
+        return torch.cat([posterior_covariance(self.denoiser, x, u) for x, u in parts])
 
 
 @torch.no_grad()
 def walk(
-    denoiser: Denoise, x: Tensor, times: Sequence[float], step: Step, draw: Callable[[], Tensor]
+    denoiser: DenoiserLike,
+    x: Tensor,
+    visited: Sequence[float],
+    step: Step,
+    draw: Callable[[], Tensor],
+    check_finite: bool = True,
 ) -> Iterator[Tensor]:
     """The loop: from x at the first of the times to the last, and yield every state. `sample` checks and calls it.
 
     Args:
         draw: gives the noise of each step, of the shape of x.
     """
+    if len(x) > CHUNK:
+        denoiser = Chunked(denoiser)
+    past = None
     yield x
-    memory = Memory(denoiser)
-    for t, s in pairwise(times):
-        x = step(memory, x, t, s, draw())
-        if not holds(torch.isfinite(x)):
+    for t, s in pairwise(visited):
+        x, past = advance(step, denoiser, x, t, s, draw(), past)
+        if check_finite and not torch.isfinite(x).all():
             raise FloatingPointError(f"The step from t = {t} to {s} gave NaN or infinity: the denoiser diverges there.")
         yield x
 
 
+@torch.no_grad()
+def algorithm_2(
+    denoiser: DenoiserLike, shape: tuple[int, int, int], generator: torch.Generator | None = None
+) -> Tensor:
+    """Sampling as Ho et al. 2020 print it, algorithm 2, with σ² = β̃: x_0 (B, C, L). `sample` does it faster.
+
+    >>> from ddpm_lib import Gaussian, linear
+    >>> algorithm_2(Gaussian(torch.zeros(1, 4), torch.eye(4), linear(50)), (2, 1, 4)).shape
+    torch.Size([2, 1, 4])
+    """
+    schedule, device = denoiser.schedule, device_of(denoiser)
+    x = torch.randn(shape, generator=generator).to(device)  # 1: x_T ~ N(0, I)
+    for t in range(schedule.T, 0, -1):  # 2
+        z = torch.randn(shape, generator=generator).to(device) if t > 1 else torch.zeros_like(x)  # 3
+        eps = denoiser(x, t).eps
+        alpha, beta, noise, sigma2 = (
+            float(v) for v in (1 - schedule.beta(t), schedule.beta(t), schedule.noise(t), schedule.beta_tilde(t))
+        )
+        x = (x - beta / noise**0.5 * eps) / alpha**0.5 + sigma2**0.5 * z  # 4: report (11) put right
+    return x  # 6
+
+
 def sample(
-    denoiser: Denoise,
+    denoiser: DenoiserLike,
     shape: tuple[int, int, int],
     steps: int | Sequence[float] = 20,
     step: Step = dpmpp_2m_sde,
     generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     start: Tensor | None = None,
     rows: slice = slice(None),
+    check_finite: bool = True,
 ) -> Iterator[Tensor]:
     """Walk from x_T ~ N(0, I) to x_0 and yield every state: report (11) with the sampling equation it lacks (D20).
 
     ``*path, x0 = sample(...)`` keeps the path; ``for x0 in sample(...): pass`` keeps the end only.
 
     Args:
-        denoiser: a `Denoiser` or an oracle, with a ``schedule``.
+        denoiser: a `Denoiser` or an oracle.
         shape: (B, C, L).
         steps: their number, spaced over log-SNR as `even_log_snr` does with a tilt of `TILT`; or the times
             themselves, falling from T to 0.
         step: `dpmpp_2m_sde`, `ancestral`, … or your own; fix its options with `functools.partial`.
         generator: a CPU generator: the same noise on every device.
-        device: where to run.
-        start: (B, C, L), the state at the first of the times; pure noise where it is not given.
+        device: where to run; by default where the denoiser is.
+        start: (B, C, L), the state at the first of the times; pure noise by default.
         rows: which of the B signals to make: slices that many processes share out make together what one would make.
+        check_finite: whether to look after every step if all is finite, for which a GPU has to be waited for.
 
     Yields:
         steps + 1 tensors (B, C, L), the first is the start, the last is x_0.
 
     Raises:
         ValueError: fewer than 1 or more than T steps; times that do not fall from at most T to 0.
+        FloatingPointError: a step gave NaN or infinity.
 
     >>> from ddpm_lib import Gaussian, linear
     >>> exact = Gaussian(torch.zeros(1, 4), torch.eye(4), linear())
@@ -96,27 +149,32 @@ def sample(
     >>> len(path), x0.shape
     (10, torch.Size([2, 1, 4]))
     """
-    schedule: Schedule = schedule_of(denoiser)
-    if not isinstance(shape, Sequence) or len(shape) != 3:
-        raise ValueError(f"Signals have a shape (B, C, L), got {shape!r}.")
-    for n in shape:
-        count(n, "Each size of the shape (B, C, L)")
-    if isinstance(steps, Tensor):
-        steps = steps.tolist()
-    if isinstance(steps, (int, str)) or not isinstance(steps, Iterable):
-        times = even_log_snr(schedule, steps, TILT)
-    else:
-        times = [number(t, "A time", high=schedule.T) for t in steps]
-        falling = all(t > s for t, s in pairwise(times))
-        if len(times) < 2 or not falling or times[-1] != 0:  # `number` saw to T
-            raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {times[:3]} … {times[-3:]}.")
-
-    def draw() -> Tensor:
-        return torch.randn(shape, generator=generator)[rows].to(device)  # a signal has the same noise in any slice
-
-    if start is not None and check_signals(start, "start").shape != torch.Size(shape):
+    size, visited = _shape(shape), _times(denoiser.schedule, steps)
+    if start is not None and check_signals(start, "start").shape != size:
         raise ValueError(f"start must have the shape that is asked for, {tuple(shape)}, got {tuple(start.shape)}.")
     if not isinstance(rows, slice) or not range(shape[0])[rows]:
         raise ValueError(f"rows must be a slice that takes some of the {shape[0]} signals, got {rows!r}.")
+    place = device_of(denoiser) if device is None else torch.device(device)
+
+    def draw() -> Tensor:
+        return torch.randn(size, generator=generator)[rows].to(place)  # a signal has the same noise in any slice
+
     # not a generator itself, so that bad input is told at the call and not at the first step
-    return walk(denoiser, draw() if start is None else start[rows].to(device), times, step, draw)
+    return walk(denoiser, draw() if start is None else start[rows].to(place), visited, step, draw, check_finite)
+
+
+def _shape(shape: Sequence[int]) -> torch.Size:
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise ValueError(f"Signals have a shape (B, C, L), got {shape!r}.")
+    return torch.Size([count(n, "Each size of the shape (B, C, L)") for n in shape])
+
+
+def _times(schedule: Schedule, steps: int | Sequence[float]) -> list[float]:
+    """The times of so many steps, or those that are given."""
+    steps = steps.tolist() if isinstance(steps, Tensor) else steps
+    if isinstance(steps, (int, str)) or not isinstance(steps, Iterable):
+        return even_log_snr(schedule, steps, TILT)
+    given = [number(t, "A time", high=schedule.T) for t in steps]
+    if len(given) < 2 or not all(t > s for t, s in pairwise(given)) or given[-1] != 0:
+        raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {given[:3]} … {given[-3:]}.")
+    return given

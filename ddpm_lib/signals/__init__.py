@@ -10,7 +10,7 @@ from .family import Family
 from .finite import Finite, report_grid
 from .mixture import Mixture
 from .noisy import Noisy
-from .source import signal_shape
+from .source import Source, WithBox, signal_shape
 from .wavelets import BenchmarkMorlet, Morlet, morlet
 
 __all__ = [
@@ -31,7 +31,9 @@ __all__ = [
     "Sawtooth",
     "Scale",
     "Shift",
+    "Source",
     "TwoMorlets",
+    "WithBox",
     "batches",
     "morlet",
     "report_grid",

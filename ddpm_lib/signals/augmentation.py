@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, limits, number, same_shape, takes
-from .family import Family
-from .finite import Finite
+from ..checks import check_tensor, count, limits, number, takes
+from .source import Source
 
 __all__ = ["Augmented", "Negate", "Reverse", "Scale", "Shift"]
 
@@ -38,7 +37,7 @@ class Reverse:
         number(self.p, "The share of signals that are reversed", 0.0, 1.0)
 
     def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.where(_some(self.p, check_signals(x0), generator), x0.flip(-1), x0)
+        return torch.where(_some(self.p, x0, generator), x0.flip(-1), x0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Negate:
         number(self.p, "The share of signals whose sign changes", 0.0, 1.0)
 
     def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.where(_some(self.p, check_signals(x0), generator), -x0, x0)
+        return torch.where(_some(self.p, x0, generator), -x0, x0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Scale:
         limits("The interval of amplitudes", (self.low, self.high))
 
     def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        u = torch.rand(len(check_signals(x0)), 1, 1, generator=generator).to(x0)
+        u = torch.rand(len(x0), 1, 1, generator=generator).to(x0)
         return (self.low + (self.high - self.low) * u) * x0
 
 
@@ -91,7 +90,7 @@ class Shift:
         count(self.most, "The greatest shift", 0)
 
     def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        length = check_signals(x0).shape[-1]
+        length = x0.shape[-1]
         by = torch.randint(-self.most, self.most + 1, (len(x0), 1, 1), generator=generator).to(x0.device)
         return x0.gather(-1, ((torch.arange(length, device=x0.device) - by) % length).expand_as(x0))
 
@@ -103,7 +102,7 @@ class Augmented:
         source: what the signals come from.
         transforms: functions (x0 (n, C, L), generator) → x0 of the same shape, applied one after the other.
 
-    >>> from ddpm_lib import BenchmarkMorlet
+    >>> from ddpm_lib import BenchmarkMorlet, Finite
     >>> training = Finite(BenchmarkMorlet().sample(250, torch.Generator().manual_seed(0))[0])
     >>> more = Augmented(training, Reverse(), Shift(8))
     >>> more
@@ -112,7 +111,7 @@ class Augmented:
     torch.Size([4, 1, 128])
     """
 
-    def __init__(self, source: Family | Finite, *transforms: Transform):
+    def __init__(self, source: Source, *transforms: Transform):
         if not transforms:
             raise ValueError("An augmented source needs at least one transform, got none.")
         for transform in transforms:
@@ -125,7 +124,7 @@ class Augmented:
         x0, params = self.source.sample(n, generator)
         for transform in self.transforms:
             changed = transform(x0, generator)
-            same_shape(x0, changed, "signals before and after a transform")
+            check_tensor(changed, "What a transform returns", *x0.shape)
             x0 = changed
         return x0, params
 

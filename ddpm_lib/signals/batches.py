@@ -25,19 +25,20 @@ def stream(seed: int, step: int, purpose: int = 0) -> torch.Generator:
 
     Resuming, any number of workers and any number of ranks draw the same numbers because of it.
     """
-    numbers = [count(n, name, 0, 2**63 - 1) for n, name in ((seed, "seed"), (step, "step"), (purpose, "purpose"))]
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    state = np.random.SeedSequence([seed, step, purpose]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
-class _Batches(Dataset[tuple[Tensor, ...]]):
+class _Batches(Dataset[tuple[Tensor | None, ...]]):
     """Item number `step` is the batch of that step: this rank's slice of it."""
 
-    def __init__(self, draw: Callable[[int], tuple[Tensor, ...]], rank: int, ranks: int):
+    def __init__(self, draw: Callable[[int], tuple[Tensor | None, ...]], rank: int, ranks: int):
         self.draw, self.rank, self.ranks = draw, rank, ranks
 
-    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
-        return tuple(x[self.rank :: self.ranks] for x in self.draw(step))
+    def __getitem__(self, step: int) -> tuple[Tensor | None, ...]:
+        batch = self.draw(step)
+        rows = [None if x is None else x[self.rank :: self.ranks] for x in batch]
+        return getattr(type(batch), "_make", tuple)(rows)  # a NamedTuple keeps its names
 
     def __getstate__(self) -> dict[str, Any]:
         # How it travels to a worker that is not forked. Python's own pickle sends a function or a class as the name of
@@ -67,7 +68,7 @@ class _From(Sampler[int]):
         return self.steps
 
 
-class _Loader(DataLoader[tuple[Tensor, ...]]):
+class _Loader(DataLoader[tuple[Tensor | None, ...]]):
     """Starts its workers without the main module.
 
     Python has every worker that is not forked import the file that was started, which a script must be written for and
@@ -86,14 +87,14 @@ class _Loader(DataLoader[tuple[Tensor, ...]]):
 
 
 def batches(
-    draw: Callable[[int], tuple[Tensor, ...]],
+    draw: Callable[[int], tuple[Tensor | None, ...]],
     steps: int,
     *,
     start: int = 0,
     rank: int = 0,
     ranks: int = 1,
     workers: int = 0,
-) -> DataLoader[tuple[Tensor, ...]]:
+) -> DataLoader[tuple[Tensor | None, ...]]:
     """A loader whose item number `step` is ``draw(step)``, whatever the number of workers or ranks.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .family import Family
-from .wavelets import wavelet
+from .wavelets import morlet
 
 __all__ = ["Chirp", "DampedSine", "Edges", "PulsePair", "Ricker", "Sawtooth", "TwoMorlets"]
 
@@ -129,9 +129,7 @@ class TwoMorlets(Family):
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
         pairs = (params[:3], params[3:])
-        return sum(
-            (wavelet(x, frequency=w / (2 * math.pi * s), width=s, shift=b) for b, s, w in pairs), torch.zeros(())
-        )
+        return sum((morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b) for b, s, w in pairs), torch.zeros(()))
 
 
 def _positive(interval: Pair, what: str) -> None:

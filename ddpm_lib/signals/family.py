@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, check_tensor, count, limits, moved
+from ..checks import check_signals, count, limits
 
 __all__ = ["Family"]
 
@@ -63,7 +63,6 @@ class Family:
 
     def render(self, params: Tensor) -> Tensor:
         """Parameters (n, P) → signals (n, 1, L)."""
-        check_tensor(params, f"Parameters {self.names}", "n", len(self.names))
         x = self.x.to(params)
         return self.formula(x, *params[:, :, None].unbind(1))[:, None, :]
 
@@ -72,11 +71,6 @@ class Family:
         count(n, "The number of signals")
         params = self.low + (self.high - self.low) * torch.rand(n, len(self.names), generator=generator)
         return check_signals(self.render(params), "What the formula gives", "n"), params
-
-    def check_length(self, x: Tensor) -> None:
-        """Refuse signals x (n, 1, L) that are not on this family's grid."""
-        if x.shape[1:] != (1, self.length):
-            raise ValueError(f"{self!r} has signals of shape (1, {self.length}), got {tuple(x.shape[1:])}.")
 
     def grid(self, cells: int) -> tuple[Tensor, Tensor]:
         """About `cells` cells that cover the box: their middles (K, P) and their size (P,).
@@ -87,7 +81,14 @@ class Family:
         count(cells, "The number of cells", high=10**6)
         theta = self.sample(256, torch.Generator().manual_seed(0))[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
-        extent = moved((self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt(), self.names)
+        extent = (self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt()
+        moves = extent.gt(0) & extent.isfinite()
+        if not moves.all():
+            name = self.names[int(moves.int().argmin())]
+            raise ValueError(
+                f"No signal changes when {name} changes a little, so it cannot be told from a signal: let the formula "
+                "depend on it smoothly. An edge is averaged over the cell of each sample, as families.Edges does."
+            )
         for k in range(len(extent), 0, -1):  # a direction narrower than a cell has two; the k widest share the rest
             wide = extent.topk(k).values
             edge = (wide.log().sum() - math.log(cells / 2 ** (len(extent) - k))).div(k).exp()

@@ -24,7 +24,7 @@ class Noisy:
     """
 
     def __init__(self, family: Family, sigma: float):
-        self.clean, self.sigma = family, _checked(sigma)
+        self.clean, self.sigma = family, number(sigma, "The noise of data", 0.0, 1e6)
         self.names, self.low, self.high, self.length = family.names, family.low, family.high, family.length
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,3 @@ class Noisy:
 
     def __repr__(self) -> str:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"
-
-
-def _checked(sigma: float) -> float:
-    return number(sigma, "The noise of data", 0.0, 1e6)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import holds, number, reals, together
+from ..checks import number
 from .family import Family
 
 __all__ = ["BenchmarkMorlet", "Morlet", "morlet"]
@@ -33,14 +32,6 @@ def morlet(
     >>> morlet(torch.tensor([0.0, 0.25]), frequency=2.0)
     tensor([ 1.0000, -0.9692])
     """
-    psi = wavelet(*together("An argument of a wavelet", reals(x, "x"), amplitude, frequency, width, shift, phase))
-    if not holds(torch.isfinite(psi)):
-        raise ValueError("A wavelet needs a width other than 0, and finite arguments.")
-    return psi
-
-
-def wavelet(x: Any, amplitude: Any = 1, frequency: Any = 1, width: Any = 1, shift: Any = 0, phase: Any = 0) -> Any:
-    """`morlet` without a look at what comes in, for the formulas of families."""
     d = x - shift
     return amplitude * torch.exp(-0.5 * (d / width) ** 2) * torch.cos(2 * math.pi * frequency * d + phase)
 
@@ -77,7 +68,7 @@ class Morlet(Family):
         self._warn_above_nyquist(highest["frequency"])
 
     def formula(self, x: Tensor, *params: Tensor) -> Tensor:
-        return wavelet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
+        return morlet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
 
 
 class BenchmarkMorlet(Family):
@@ -101,7 +92,7 @@ class BenchmarkMorlet(Family):
         self._warn_above_nyquist(float(self.high[2] / (2 * math.pi * self.low[1])))
 
     def formula(self, x: Tensor, b: Tensor, s: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
-        return wavelet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
+        return morlet(x, frequency=w / (2 * math.pi * s), width=s, shift=b)
 
 
 ALL: tuple[Callable[[], Family], ...] = (BenchmarkMorlet, Morlet)

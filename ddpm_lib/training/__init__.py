@@ -8,29 +8,37 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .distillation import Distilled
+from .distillation import TwoSteps, distilled
 from .muon import Muon, orthogonal
-from .recipe import Recipe, longer
+from .recipe import Batch, Recipe, longer, muon, noised, up_flat_down
+from .reference import algorithm_1, reference_loop
 
 if TYPE_CHECKING:
     from .loop import Fit, LitDDPM, device, fit
     from .store import cache_dir, load, pretrained, save, train_or_load
 
 __all__ = [
-    "Distilled",
+    "Batch",
     "Fit",
     "LitDDPM",
     "Muon",
     "Recipe",
+    "TwoSteps",
+    "algorithm_1",
     "cache_dir",
     "device",
+    "distilled",
     "fit",
     "load",
     "longer",
+    "muon",
+    "noised",
     "orthogonal",
     "pretrained",
+    "reference_loop",
     "save",
     "train_or_load",
+    "up_flat_down",
 ]
 
 # Lightning takes seconds to import: what needs it is imported when it is first asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import math
@@ -9,22 +10,24 @@ import os
 import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 
-from ..checks import check_tensor
+from ..checks import count
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import loss
 from ..signals.batches import batches
 from .atomic import prepare, write_whole
 from .distributed import lost, over_processes, place
-from .recipe import Recipe
+from .recipe import Batch, Recipe
 from .threads import Threads
 
 __all__ = ["Fit", "LitDDPM", "device", "fit"]
@@ -38,41 +41,52 @@ class Fit(NamedTuple):
 
 
 class LitDDPM(lightning.LightningModule):
-    """The training step for Lightning: the recipe's loss, weighted so that any density over t estimates its mean."""
+    """The training step for Lightning: the recipe's loss, weighted so that any density over t estimates its mean.
+
+    Attributes:
+        average: the running mean of the weights. Early on it forgets faster, or the first random weights would stay.
+        losses: the loss of every step.
+    """
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe):
         super().__init__()
         self.denoiser, self.recipe = denoiser, recipe
+        self.average = copy.deepcopy(denoiser).requires_grad_(False)
         self.losses: list[float] = []  # numbers: thousands of little tensors would pin down torch's memory
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        x0, t, eps, weight, *told = batch
-        check_tensor(x0, "x0", "B", "C", "L", values=False)
-        rank, ranks = place()
-        broken = (~torch.isfinite(x0)).flatten(1).any(1).nonzero()
-        if len(broken):
-            k = int(broken[0])
-            raise FloatingPointError(
-                f"NaN or infinity in the data at step {self.global_step}: signal {rank + k * ranks} of the batch, "
-                f"at t = {int(t[k])}. The last checkpoint is untouched; look at that signal."
-            )
-        errors = weight * loss(self.denoiser, x0, t, eps, self.recipe.weight, told[0] if told else None)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x0, t, eps, importance, cond = batch
+        errors = importance * loss(self.denoiser, x0, t, eps, self.recipe.weight, cond)
         value = errors.mean()
-        self.losses.append(over_processes(value))
+        self.losses.append(over_processes(value))  # all that a step reads back from the device
         if not math.isfinite(self.losses[-1]):  # in all processes at once, so that none waits for another
-            k = int(errors.nan_to_num(nan=math.inf).argmax())
-            which = f"signal {rank + k * ranks} of the batch, at t = {int(t[k])}"
-            raise FloatingPointError(
-                f"The loss is {self.losses.pop()} at step {self.global_step}: "
-                f"{'another process says where' if value.isfinite() else which}. "
-                "The last checkpoint is untouched; lower the learning rate or look at that signal."
-            )
-        self.log("loss", self.losses[-1], prog_bar=True, logger=False)
+            raise FloatingPointError(self._broken(Batch(*batch), errors))
         return value
 
+    def _broken(self, batch: Batch, errors: Tensor) -> str:
+        """Which signal made the loss NaN or infinite, looked up after the fact."""
+        rank, ranks = place()
+        data = (~torch.isfinite(batch.x0)).flatten(1).any(1)
+        wrong = (data if data.any() else ~torch.isfinite(errors)).nonzero().flatten().tolist()
+        which = f"signal {rank + wrong[0] * ranks} of the batch, at t = {int(batch.t[wrong[0]])}" if wrong else ""
+        what = "NaN or infinity in the data" if data.any() else f"The loss is {self.losses.pop()}"
+        return (
+            f"{what} at step {self.global_step}: {which or 'another process says where'}. "
+            "The last checkpoint is untouched; look at that signal, or lower the learning rate."
+        )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        n = self.global_step  # steps before this one
+        decay = min(self.recipe.ema, (1 + n) / (10 + n)) if n else 0.0
+        averaged: list[Tensor] = list(self.average.parameters())
+        current: list[Tensor] = list(self.denoiser.parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+
     def configure_optimizers(self) -> Any:
-        optimiser = self.recipe.optimiser(self.denoiser)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, self.recipe.learning_rate)
+        optimiser = self.recipe.optimiser(self.denoiser, self.recipe)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.recipe.rate(step, self.recipe))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def check(self) -> None:
@@ -92,6 +106,13 @@ class LitDDPM(lightning.LightningModule):
         if checkpoint.get("recipe") != self.recipe.fingerprint():
             raise ValueError(f"it belongs to recipe {checkpoint.get('recipe')}, this is {self.recipe.fingerprint()}")
         self.losses = checkpoint["losses"].tolist()
+
+
+class _Bar(TQDMProgressBar):
+    """Shows the loss of the last step; to log it would cost a copy to the device and back, every step."""
+
+    def get_metrics(self, trainer: Any, module: Any) -> dict[str, Any]:
+        return {"loss": module.losses[-1] if module.losses else math.nan, **super().get_metrics(trainer, module)}
 
 
 class _Checkpoints(TorchCheckpointIO):
@@ -127,15 +148,6 @@ class _Data(lightning.LightningDataModule):
             self.recipe.draw(self.network), self.recipe.steps, start=trainer.global_step,
             rank=trainer.global_rank, ranks=trainer.world_size, workers=self.workers,
         )  # fmt: skip
-
-
-def _ema(decay: float) -> WeightAveraging:
-    """Running mean of the weights. Early on it forgets faster, or the first random weights would stay in it."""
-
-    def average(averaged: list[Tensor], current: list[Tensor], n: Tensor) -> None:
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
-
-    return WeightAveraging(use_buffers=False, multi_avg_fn=average)
 
 
 def device() -> str:
@@ -186,63 +198,77 @@ def fit(
         ConnectionError: of many processes one has ended; the last checkpoint stays.
         OSError: a checkpoint cannot be written (a full disk, a folder for reading only); the last one stays.
     """
-    if until is not None and (not isinstance(until, int) or not 1 <= until <= recipe.steps):
-        raise ValueError(f"`until` must be a number of steps from 1 to {recipe.steps}, got {until!r}.")
-    denoiser = recipe.build()
-    module = LitDDPM(denoiser, recipe)
-    data = _Data(recipe, denoiser.network, workers)
+    module = LitDDPM(recipe.build(), recipe)
     last = None if folder is None else Path(folder) / "last.ckpt"
+    if resume and (last is None or not last.exists()):
+        raise ValueError(f"There is nothing to resume: no checkpoint {last}.")
+    pace = Threads(threads)
+    each_step = LambdaCallback(
+        on_train_batch_end=lambda _, model, *__: pace.step() if model.device.type == "cpu" else None
+    )
+    settings = _settings(recipe, folder) | trainer
+    settings["max_steps"] = recipe.steps if until is None else count(until, "until", 1, recipe.steps)
+    settings["plugins"] = [_Checkpoints(), *(settings.get("plugins") or [])]
+    settings["callbacks"] = [*settings["callbacks"], each_step, *(callbacks or [])]
+    if last is not None:
+        prepare(last)
+    with pace, _quiet():
+        engine = lightning.Trainer(**settings)
+        if recipe.batch % engine.world_size:
+            raise ValueError(
+                f"{engine.world_size} processes cannot share a batch of {recipe.batch} evenly: change one of the two."
+            )
+        try:
+            data = _Data(recipe, module.denoiser.network, workers)
+            engine.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
+        except Exception as error:  # a damaged file can raise anything
+            raise _explained(error, engine, last, resume) from error
+    module.check()
+    return Fit(module.average.cpu().eval(), torch.tensor(module.losses))
+
+
+def _settings(recipe: Recipe, folder: str | Path | None) -> dict[str, Any]:
+    """Lightning's Trainer for a recipe; checkpoints go to the folder, ten over the run."""
+    where = device()
+    kind, _, number = where.partition(":")
+    bar = [_Bar(refresh_rate=20)] if _progress() else []
     saver = ModelCheckpoint(
         dirpath=folder, filename="last", every_n_train_steps=max(1, recipe.steps // 10),
         save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True,
     )  # fmt: skip
-    bar = [TQDMProgressBar(refresh_rate=20)] if _progress() else []
-    place = device()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    settings: dict[str, Any] = dict(
-        max_steps=recipe.steps if until is None else until,
+    return dict(
         max_epochs=1,
-        accelerator={"cuda": "gpu"}.get(place.split(":")[0], place.split(":")[0]),
-        devices=[int(place.split(":")[1])] if ":" in place else 1,
+        accelerator={"cuda": "gpu"}.get(kind, kind),
+        devices=[int(number)] if number else 1,
         use_distributed_sampler=False,  # `batches` gives each process its share
         gradient_clip_val=recipe.clip,
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=bool(bar),
         enable_checkpointing=folder is not None,
+        callbacks=[*bar, *([saver] if folder is not None else [])],
     )
-    settings.update(trainer)
-    average = _ema(recipe.ema)
-    settings["plugins"] = [_Checkpoints(), *(settings.get("plugins") or [])]
-    pace = Threads(threads)
-    each_step = LambdaCallback(
-        on_train_batch_end=lambda _, model, *__: pace.step() if model.device.type == "cpu" else None
-    )
-    settings["callbacks"] = [average, *bar, *([saver] if folder is not None else []), each_step, *(callbacks or [])]
-    if resume and (last is None or not last.exists()):
-        raise ValueError(f"There is nothing to resume: no checkpoint {last}.")
-    if last is not None:
-        prepare(last)
-    with pace, warnings.catch_warnings():
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning says about things that are meant to be as they are."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 beside torch 2.13
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
-        engine = lightning.Trainer(**settings)
-        if recipe.batch % (ranks := engine.world_size):
-            raise ValueError(f"{ranks} processes cannot share a batch of {recipe.batch} evenly: change one of the two.")
-        try:
-            engine.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
-        except Exception as error:  # a damaged file can raise anything
-            if ranks > 1 and lost(error):
-                kept = f"{last} is untouched: resume from it." if last and last.exists() else "There is no checkpoint."
-                raise ConnectionError(f"Another process of this run has ended, and with it this one. {kept}") from error
-            if resume and engine.global_step == 0:
-                told = isinstance(error, (RuntimeError, ValueError))
-                reason = str(error).split(". ")[0].splitlines()[0].rstrip(":") if told else "it cannot be read"
-                raise ValueError(f"{last} is not a complete checkpoint of this recipe: {reason}.") from error
-            raise
-    if resume:  # where the checkpoint was that of the last step, Lightning has not put the average in place
-        average._copy_average_to_current(module)
-    module.check()
-    return Fit(denoiser.cpu().eval(), torch.tensor(module.losses))
+        yield
+
+
+def _explained(error: Exception, engine: Any, last: Path | None, resume: bool) -> Exception:
+    """An error that says what happened to the run, where Lightning's own does not."""
+    if engine.world_size > 1 and lost(error):
+        kept = f"{last} is untouched: resume from it." if last and last.exists() else "There is no checkpoint."
+        return ConnectionError(f"Another process of this run has ended, and with it this one. {kept}")
+    if resume and engine.global_step == 0:
+        known = isinstance(error, (RuntimeError, ValueError))
+        reason = str(error).split(". ")[0].splitlines()[0].rstrip(":") if known else "it cannot be read"
+        return ValueError(f"{last} is not a complete checkpoint of this recipe: {reason}.")
+    return error

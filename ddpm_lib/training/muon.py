@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_tensor, count, number
-
 __all__ = ["Muon", "orthogonal"]
 
 
@@ -23,18 +21,11 @@ def orthogonal(g: Tensor, iterations: int = 5) -> Tensor:
     >>> bool((torch.linalg.svdvals(u) - 1).abs().max() < 0.4)
     True
     """
-    count(iterations, "The number of iterations", 0, 1000)
-    check_tensor(g, "g", "n", "rows", "columns")
-    return _orthogonal(g, iterations)
-
-
-def _orthogonal(g: Tensor, iterations: int = 5) -> Tensor:
-    """`orthogonal` without a look at what comes in: a gradient that is NaN is told where the weights are looked at."""
     x = g.mT if g.shape[1] > g.shape[2] else g
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        a = torch.bmm(x, x.mT)
+        x = 3.4445 * x + torch.bmm(-4.7750 * a + torch.bmm(2.0315 * a, a), x)
     return x.mT if g.shape[1] > g.shape[2] else x
 
 
@@ -66,12 +57,6 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         is_kernel: Callable[[str, Tensor], bool] = lambda name, p: p.ndim == 3 and min(p.shape[:2]) > 4,
     ):
-        if not isinstance(module, nn.Module) or not any(p.requires_grad for p in module.parameters()):
-            raise TypeError(f"Muon needs a module with parameters to train, got {type(module).__name__}.")
-        for rate, name in ((lr, "lr"), (kernel_lr, "kernel_lr"), (eps, "eps"), (weight_decay, "weight_decay")):
-            number(rate, name, 0.0, 1e30)
-        for share in (momentum, *betas):
-            number(share, "A momentum or a beta", 0.0, 1.0)
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         kernels = [p for name, p in named if is_kernel(name, p)]
         others = [p for name, p in named if not is_kernel(name, p)]
@@ -92,7 +77,10 @@ class Muon(torch.optim.Optimizer):
         return value
 
     def _memory(self, p: Tensor, name: str) -> Tensor:
-        return self.state[p].setdefault(name, torch.zeros_like(p))
+        state = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p)
+        return state[name]
 
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
         group["step"] += 1
@@ -116,7 +104,7 @@ class Muon(torch.optim.Optimizer):
             memory = [self._memory(p, "momentum") for p in same]
             torch._foreach_lerp_(memory, _grads(same), 1 - momentum)
             ahead = torch._foreach_lerp(_grads(same), memory, momentum)
-            steps = _orthogonal(torch.stack(ahead).flatten(2))
+            steps = orthogonal(torch.stack(ahead).flatten(2))
             # a tall matrix has longer columns: its step is scaled so that what it does to a signal is as large
             scale = max(1.0, shape[0] / shape[1:].numel()) ** 0.5
             torch._foreach_add_(same, list(steps.view(-1, *shape)), alpha=-group["lr"] * scale)

@@ -6,9 +6,9 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,50 @@ from ..signals.source import Source
 from ..signals.wavelets import BenchmarkMorlet
 from .muon import Muon
 
-__all__ = ["Recipe", "longer"]
+__all__ = ["Batch", "Recipe", "longer", "muon", "noised", "up_flat_down"]
 
 
 BATCHES = 0  # purpose of the stream of numbers that a batch is drawn with; that of `networks.skip` is 1
+
+
+class Batch(NamedTuple):
+    """What a step trains on: B signals, each at a time of its own.
+
+    Attributes:
+        x0, eps: (B, C, L), signals and the noise that is added to them.
+        t: (B,), 1…T.
+        importance: (B,), weights that keep the mean over t unbiased, whatever the density that t was drawn from.
+        cond: (B, P), the condition of each signal, NaN where the network is not told; None without conditions.
+    """
+
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    importance: Tensor
+    cond: Tensor | None = None
+
+
+def muon(denoiser: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """`Muon` with a recipe's rates."""
+    return Muon(denoiser, recipe.lr, recipe.kernel_lr, weight_decay=recipe.weight_decay)
+
+
+def up_flat_down(step: int, recipe: Recipe) -> float:
+    """Share of the rates at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
+    return min(1.0, (step + 1) / (recipe.warmup + 1), (recipe.steps - step) / (0.7 * recipe.steps))
+
+
+def noised(recipe: Recipe, density: Tensor | None, step: int) -> Batch:
+    """The batch of a step: fresh signals, times from the density, noise."""
+    generator = stream(recipe.seed, step, BATCHES)
+    x0, params = recipe.family.sample(recipe.batch, generator)
+    t, importance = draw_times(recipe.batch, recipe.schedule, generator, density)
+    batch = Batch(x0, t, torch.randn(x0.shape, generator=generator), importance)
+    if not recipe.told:
+        return batch
+    silent = torch.rand(len(x0), 1, generator=generator) >= recipe.told
+    hidden = silent | (torch.rand(params.shape, generator=generator) < 0.5)
+    return batch._replace(cond=params.masked_fill(hidden, math.nan))
 
 
 @dataclass(frozen=True)
@@ -49,7 +89,7 @@ class Recipe:
         density: (network, schedule) → how often each t is drawn, or None for uniform t.
         steps: optimiser steps; the learning rate warms up, stays, and falls to 0 over the last 70 %.
         batch: signals a step, over all processes.
-        lr, kernel_lr, weight_decay: of `Muon`; both rates follow `learning_rate`.
+        lr, kernel_lr, weight_decay: of the optimiser; both rates follow `rate`.
         warmup: steps over which the rates climb.
         clip: greatest norm of the gradient.
         ema: decay of the running mean of the weights, which is what is sampled from.
@@ -58,6 +98,9 @@ class Recipe:
             for a network with conditions only.
         weight: (schedule, t) → weight of ‖x_0 - x̂_0‖² in the loss: `simple`, `min_snr`, `vlb` or your own. It decides
             what is minimised; the density decides only how well the mean is estimated.
+        optimiser: (denoiser, recipe) → optimiser; `muon` by default.
+        rate: (step, recipe) → share of the learning rates at a step.
+        batches: (recipe, density over t, step) → `Batch`; must depend on nothing else.
     """
 
     family: Source = field(default_factory=BenchmarkMorlet)
@@ -76,6 +119,9 @@ class Recipe:
     seed: int = 0
     told: float = 0.0
     weight: Weight = simple
+    optimiser: Callable[[nn.Module, Recipe], torch.optim.Optimizer] = muon
+    rate: Callable[[int, Recipe], float] = up_flat_down
+    batches: Callable[[Recipe, Tensor | None, int], Batch] = noised
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
@@ -103,24 +149,23 @@ class Recipe:
             torch.manual_seed(self.seed)
             return Denoiser(self.network(self.family, self.seed), self.schedule, self.parametrisation)
 
-    def draw(self, network: nn.Module) -> Callable[[int], tuple[Tensor, ...]]:
-        """step → (x0, t, eps, weight), and cond (B, P) where anything is `told`: the batch of that step."""
-        return partial(_draw, self, self.density(network, self.schedule))
-
-    def optimiser(self, denoiser: nn.Module) -> Muon:
-        """`Muon` with this recipe's rates."""
-        return Muon(denoiser, self.lr, self.kernel_lr, weight_decay=self.weight_decay)
-
-    def learning_rate(self, step: int) -> float:
-        """Share of the rates at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
-        return min(1.0, (step + 1) / (self.warmup + 1), (self.steps - step) / (0.7 * self.steps))
+    def draw(self, network: nn.Module) -> Callable[[int], Batch]:
+        """step → the batch of that step, for the density over t that belongs to this network."""
+        density = self.density(network, self.schedule)
+        if density is not None:
+            check_tensor(density, "The density over t", self.schedule.T)
+        return partial(self.batches, self, density)
 
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that change with whatever this recipe says.
 
         What is rounded is computed in float64: the last digits of float32 differ from one processor to another, and a
-        model that was trained on one would be unknown on the other.
+        model that was trained on one would be unknown on the other. It is computed once.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         denoiser, generator = self.build().double(), stream(self.seed, 0, BATCHES)
         density = self.density(denoiser.network, self.schedule)
         schedule = self.schedule.log_alpha_bar(torch.arange(self.schedule.T + 1))
@@ -142,6 +187,13 @@ class Recipe:
         parts += [f"told {self.told}"] if self.told else []
         if self.weight is not simple:  # its course over t, and its size, which decides what is clipped
             parts += ["weight " + _digest((1e4 * self._weights().clamp(min=1e-30).log()).round().int())]
+        if self.optimiser is not muon:
+            parts += [f"optimiser {name_of(self.optimiser)}"]
+        if self.rate is not up_flat_down:
+            rates = torch.tensor([self.rate(step, self) for step in range(self.steps)], dtype=torch.float64)
+            parts += ["rate " + _digest((1e6 * rates).round().long())]
+        if self.batches is not noised:
+            parts += [f"batches {name_of(self.batches)}"]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
 
     def key(self) -> str:
@@ -149,21 +201,16 @@ class Recipe:
         return f"{self.fingerprint()}-{_code()}"
 
 
+def name_of(function: Any) -> str:
+    """A name that stays when a function moves to another file; of an object that is called, what it prints."""
+    if isinstance(function, partial):
+        return f"{name_of(function.func)}({function.args}, {sorted(function.keywords.items())})"
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
 def longer() -> Recipe:
     """The recipe of the model that ships: more steps than `Recipe()`, and a network that can be asked for values."""
     return Recipe(network=partial(linear_skip, conditional=True), steps=8000, told=0.8)
-
-
-def _draw(recipe: Recipe, density: Tensor | None, step: int) -> tuple[Tensor, ...]:
-    generator = stream(recipe.seed, step, BATCHES)
-    x0, params = recipe.family.sample(recipe.batch, generator)
-    t, weight = draw_times(recipe.batch, recipe.schedule, generator, density)
-    batch = x0, t, torch.randn(x0.shape, generator=generator), weight
-    if not recipe.told:
-        return batch
-    silent = torch.rand(len(x0), 1, generator=generator) >= recipe.told
-    hidden = silent | (torch.rand(params.shape, generator=generator) < 0.5)
-    return (*batch, params.masked_fill(hidden, math.nan))
 
 
 ROOMS = ("signals", "diffusion", "exact", "networks", "training")  # whatever trains stands in one of them

@@ -23,7 +23,8 @@ from ddpm_lib import (
     q_step,
     simple,
 )
-from ddpm_lib.diffusion import Normal, denoiser, draw_times, flow_matching, schedules
+from ddpm_lib.diffusion import Measurement, denoiser, draw_times, flow_matching, schedules
+from ddpm_lib.sampling import Guided
 
 DOUBLE = torch.float64
 shipped = pytest.mark.parametrize("make", schedules.ALL, ids=[f.__name__ for f in schedules.ALL])
@@ -216,6 +217,25 @@ def test_target_and_predict_are_inverse(make, kind):
         torch.testing.assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-9, atol=1e-9)
 
 
+def test_a_prediction_is_completed_from_either_view():
+    a, s, xt = numbers(0.8), numbers(0.6), numbers(0.8 * 2 + 0.6 * 3)
+    from_x0, from_eps = Prediction.from_x0(numbers(2), xt, a, s), Prediction.from_eps(numbers(3), xt, a, s)
+    for found in (from_x0, from_eps):
+        assert isinstance(found, Prediction)
+        assert (found.x0.item(), found.eps.item()) == pytest.approx((2, 3), rel=1e-12)
+
+
+@shipped
+def test_any_estimate_completed_belongs_to_x_t(make):
+    t, estimate, xt = torch.arange(1, 51), noise(50, 2, 8), noise(50, 2, 8, seed=1)
+    _, a, s = make(50).at(t, xt)
+    x0_first, eps_first = Prediction.from_x0(estimate, xt, a, s), Prediction.from_eps(estimate, xt, a, s)
+    assert x0_first.x0 is estimate and eps_first.eps is estimate
+    for found in (x0_first, eps_first):
+        torch.testing.assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(Prediction.from_eps(x0_first.eps, xt, a, s).x0, estimate, rtol=1e-9, atol=1e-9)
+
+
 def test_targets_are_what_they_are_called():
     a, s = numbers(0.8), numbers(0.6)
     x0, eps = numbers(2.0), numbers(3.0)
@@ -294,6 +314,33 @@ def test_a_weight_means_the_same_for_every_parametrisation():
     torch.testing.assert_close(loss(oracle, x0, t, eps, flow_matching), of_velocity, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["covariance", "derivative"])
+def test_the_loss_of_a_guided_denoiser_is_that_of_the_data_given_the_measurement(kind):
+    """N(m, v) given y = x_0 + σ·n is a normal law again, and its exact denoiser has the same loss."""
+    prior, sigma, y = toy(), 0.2, 0.9
+    measurement = Measurement(torch.eye(1), sigma)
+    var = 1 / (1 / 0.25**2 + 1 / sigma**2)
+    posterior = toy(mean=var * (0.5 / 0.25**2 + y / sigma**2), std=math.sqrt(var))
+    t, x0, eps = torch.tensor([1, 50, 300, 700, 1000]), noise(5, 1, 1), noise(5, 1, 1, seed=1)
+    rows = torch.full((5, 1), y, dtype=DOUBLE)
+    if kind == "covariance":
+        guided = Guided(prior, measurement, rows)
+    else:  # a network; in one dimension its A·C·Aᵀ is exact, if it is told the variance
+        network = Knows(prior, Eps())
+
+        def variance(schedule, t):
+            noise = schedule.noise(t)
+            return 0.25**2 * noise / (schedule.alpha_bar(t) * 0.25**2 + noise)
+
+        guided = Guided(Denoiser(network, HO, Eps()), measurement, rows, variance)
+    cond = noise(5, 2)
+    found = loss(guided, x0, t, eps, cond=cond)
+    torch.testing.assert_close(found, loss(posterior, x0, t, eps), rtol=1e-6, atol=1e-9)
+    assert kind == "covariance" or network.told[1] is cond
+    weighted = loss(guided, x0, t, eps, flow_matching)
+    torch.testing.assert_close(weighted, loss(posterior, x0, t, eps, flow_matching), rtol=1e-6, atol=1e-9)
+
+
 # --- times --------------------------------------------------------------------------------------------
 
 
@@ -323,63 +370,26 @@ def test_weights_keep_a_mean_over_times_unbiased(power):
 
 X = torch.zeros(2, 1, 4)
 REFUSED = {
-    "t below 0": (lambda: q_sample(X, -1, X, HO), ValueError, r"t must lie in 0…1000, got values from -1 to -1"),
-    "t above T": (lambda: q_sample(X, torch.tensor([5, 1001]), X, HO), ValueError, "from 5 to 1001"),
-    "t not a number": (lambda: q_sample(X, math.nan, X, HO), ValueError, "t must lie in"),
-    "too many t": (
-        lambda: q_sample(X, torch.tensor([1, 2, 3]), X, HO),
-        ValueError,
-        r"one number or have shape \(2,\), one time a signal; got \(3,\)",
-    ),
-    "too few t": (lambda: toy()(X.double(), torch.tensor([1])), ValueError, r"got \(1,\)"),
-    "integers": (lambda: q_sample(X.long(), 1, X, HO), TypeError, r"x0 must be floating point, got torch\.int64"),
-    "wrong shape": (lambda: q_sample(X[0], 1, X[0], HO), ValueError, r"x0 must have shape \(B, C, L\).*got \(1, 4\)"),
-    "NaN": (lambda: q_sample(X * math.nan, 1, X, HO), ValueError, "x0 must be finite, but 2 of 2 signals hold NaN"),
-    "array": (lambda: q_sample(X.numpy(), 1, X, HO), TypeError, "x0 must be a tensor .* got ndarray"),
-    "shapes differ": (
-        lambda: q_sample(X, 1, X[..., :3], HO),
-        ValueError,
-        r"x0 and eps must have the same shape, got \(2, 1, 4\) and \(2, 1, 3\)",
-    ),
-    "loss on integers": (lambda: loss(toy(), X.long(), torch.tensor([1, 2]), X), TypeError, "floating point"),
-    "step to 0": (lambda: q_step(X, 0, X, HO), ValueError, "t must lie in"),
-    "step, NaN": (lambda: q_step(X * math.nan, 1, X, HO), ValueError, "x_prev must be finite"),
-    "step, shapes": (lambda: q_step(X, 1, X[:1], HO), ValueError, "x_prev and eps must have the same shape"),
-    "posterior, shapes": (lambda: q_posterior(X, X[:1], 1, HO), ValueError, "x0 and xt must have the same shape"),
-    "posterior forwards": (lambda: q_posterior(X, X, 5, HO, 5), ValueError, "s must be smaller than t"),
-    "posterior at 0": (lambda: q_posterior(X, X, 0, HO), ValueError, "t must lie in"),
-    "density, shape": (
-        lambda: draw_times(3, HO, density=torch.ones(5)),
-        ValueError,
-        r"density over t must have shape \(1000,\), none of them 0, got \(5,\)",
-    ),
-    "density, zero": (lambda: draw_times(3, linear(2), density=torch.tensor([1.0, 0])), ValueError, "from 0"),
-    "density, NaN": (lambda: draw_times(3, linear(2), density=torch.tensor([1, math.nan])), ValueError, "NaN"),
-    "no times": (lambda: draw_times(0, HO), ValueError, "^The number of times must be an integer from 1"),
-    "density, name": (lambda: draw_times(3, HO, density=[1]), TypeError, r"^The density over t must be a tensor"),
-    "noise of a normal": (
-        lambda: Normal(X, torch.ones(2, 1, 1)).sample(X[:1]),
-        ValueError,
-        "^the mean and the noise must have the same shape",
-    ),
-    "a network that answers short": (
-        lambda: Denoiser(lambda x, level, cond: x[..., :3], HO, Eps())(X, 5),
-        ValueError,
-        r"^The network must return signals of shape \(2, 1, 4\), got \(2, 1, 3\)\.",
-    ),
+    "t below 0": (lambda: q_sample(X, -1, X, HO), r"t must lie in 0…1000, got values from -1 to -1"),
+    "t above T": (lambda: q_sample(X, torch.tensor([5, 1001]), X, HO), "from 5 to 1001"),
+    "t not a number": (lambda: q_sample(X, math.nan, X, HO), "t must lie in"),
+    "step to 0": (lambda: q_step(X, 0, X, HO), "t must lie in"),
+    "posterior at 0": (lambda: q_posterior(X, X, 0, HO), "t must lie in"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case):
-    call, error, message = REFUSED[case]
-    with pytest.raises(error, match=message):
+    call, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
         call()
 
 
-@pytest.mark.parametrize("t", [0, -1])
-def test_the_loss_refuses_times_without_noise(t):
-    with pytest.raises(ValueError, match=rf"loss needs times in 1…1000, got {t}"):
+@pytest.mark.parametrize(
+    ("t", "message"), [(0, "times in 0 < t <= 1000, got 0: there is no noise at 0"), (-1, "t must lie in 0…1000")]
+)
+def test_the_loss_refuses_times_without_noise(t, message):
+    with pytest.raises(ValueError, match=message):
         loss(toy(), torch.zeros(2, 1, 1, dtype=torch.float64), torch.tensor([5, t]), torch.zeros(2, 1, 1).double())
 
 

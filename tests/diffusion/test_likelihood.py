@@ -7,7 +7,7 @@ import torch
 from helpers import HO, SHORT, rng
 
 from ddpm_lib import X0, BenchmarkMorlet, Denoiser, Eps, Family, FamilyOracle, FiniteOracle, Gaussian, linear
-from ddpm_lib.diffusion import log_likelihood, posterior_variance
+from ddpm_lib.diffusion import WithCovariance, log_likelihood, posterior_covariance, posterior_variance
 from ddpm_lib.exact import NoisyOracle
 from ddpm_lib.signals import Noisy
 
@@ -111,6 +111,41 @@ def test_signals_do_not_depend_on_each_other():
     torch.testing.assert_close(log_likelihood(exact, x0[2:3], 12).nats, log_likelihood(exact, x0, 12).nats[2:3])
 
 
+# --- the posterior covariance -------------------------------------------------------------------------
+
+
+class Knows(torch.nn.Module):
+    """A network that says what the linear denoiser says."""
+
+    def __init__(self, wiener):
+        super().__init__()
+        self.wiener = wiener
+
+    def forward(self, x, log_snr, cond):
+        a, s = torch.sigmoid(log_snr).sqrt().view(-1, 1, 1), torch.sigmoid(-log_snr).sqrt().view(-1, 1, 1)
+        return self.wiener(x, a, s).eps
+
+
+KINDS = {"its own": lambda d: d, "derivative": lambda d: Denoiser(Knows(d.wiener), HO, Eps())}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("t", [1, 400.5, torch.tensor([2, 80, 900, 80])], ids=["1", "400.5", "several"])
+def test_the_posterior_covariance_of_a_gaussian_is_the_closed_form(kind, t):
+    """Σ - ᾱΣ(ᾱΣ + (1-ᾱ)I)⁻¹Σ, by solving with the whole matrix, of signals with two channels."""
+    root = torch.randn(6, 6, generator=rng(), dtype=DOUBLE)
+    cov, one = root @ root.T / 6 + 0.02 * torch.eye(6, dtype=DOUBLE), torch.eye(6, dtype=DOUBLE)
+    exact = Gaussian(torch.ones(2, 3, dtype=DOUBLE), cov, HO)
+    denoiser, xt = KINDS[kind](exact), torch.randn(4, 2, 3, generator=rng(1), dtype=DOUBLE)
+    assert isinstance(denoiser, WithCovariance) == (kind == "its own")
+    ab = HO.alpha_bar(torch.as_tensor(t, dtype=DOUBLE).expand(4))[:, None, None]
+    closed = cov - ab * cov @ torch.linalg.solve(ab * cov + (1 - ab) * one, cov)
+    found = posterior_covariance(denoiser, xt, t)
+    torch.testing.assert_close(found, closed, rtol=1e-6, atol=1e-9)
+    diagonal = closed.diagonal(dim1=1, dim2=2).view(4, 2, 3)
+    torch.testing.assert_close(posterior_variance(denoiser, xt, t), diagonal, rtol=1e-6, atol=1e-9)
+
+
 # --- the posterior variance ---------------------------------------------------------------------------
 
 
@@ -195,8 +230,9 @@ def test_the_covariance_of_noisy_data_is_that_of_a_wider_gaussian():
     wide = Gaussian(clean.wiener.mean, cov + 0.09 * torch.eye(N), HO)
     xt = torch.randn(2, 1, N, generator=rng(6), dtype=DOUBLE)
     for t in (2, 100, 900):
-        torch.testing.assert_close(NoisyOracle(clean, 0.3).covariance(xt, t), wide.covariance(xt, t), rtol=1e-6, atol=0)
-    assert not hasattr(NoisyOracle(Bare(clean), 0.3), "covariance")  # a network has none
+        for inner in (clean, Bare(clean)):  # the second is differentiated
+            found = NoisyOracle(inner, 0.3).covariance(xt, t)
+            torch.testing.assert_close(found, wide.covariance(xt, t), rtol=1e-6, atol=0)
 
 
 def test_the_flow_of_the_exact_denoiser_has_the_density_of_the_data():
@@ -215,10 +251,8 @@ BAD = {
     "no steps": (lambda d, x: log_likelihood(d, x, 0), "steps must be an integer from 12"),
     "first = 0": (lambda d, x: log_likelihood(d, x, first=0.0), "first must be a number"),
     "first near T": (lambda d, x: log_likelihood(d, x, first=990.0), "too near to T"),
-    "no denoiser": (lambda d, x: log_likelihood(None, x), "A denoiser is a function with a schedule"),
     "NaN": (lambda d, x: log_likelihood(d, x * math.nan), "finite"),
     "time 0": (lambda d, x: posterior_variance(d, x, 0), "no noise at 0"),
-    "chunk 0": (lambda d, x: posterior_variance(d, x, 5, chunk=0), "A chunk must be"),
     "a density of a network": (lambda d, x: NoisyOracle(d, 0.1).log_density(x), "exact denoiser of a family"),
     "a density of clean data": (lambda d, x: NoisyOracle(FamilyOracle(SHORT, HO), 0.0).log_density(x), "no density"),
     "a denoiser that explodes": (

@@ -197,11 +197,6 @@ def test_curves_have_double_precision():
         (lambda: log_linear(10, last=math.nan), "last"),
         (lambda: linear(10).shifted(1001), "by"),
         (lambda: linear(10).shifted(-1001), "by"),
-        (lambda: linear(10).at_log_snr("a"), "log-SNR"),
-        (lambda: Schedule.from_betas("a"), "β"),
-        (lambda: Schedule.from_alpha_bar("a"), "ᾱ"),
-        (lambda: linear(10).beta(3, "a"), "s"),
-        (lambda: linear(10).alpha_bar("a"), "t"),
     ],
 )
 def test_what_is_refused_is_called_by_its_name(make, name):
@@ -271,6 +266,47 @@ def test_beta_of_a_longer_step_composes(make):
     torch.testing.assert_close(1 - schedule.beta(t, u), together, rtol=1e-8, atol=0)
 
 
+@shipped
+@pytest.mark.parametrize("T", LENGTHS)
+def test_noise_is_one_minus_alpha_bar(make, T):
+    schedule = make(T)
+    t = torch.cat([torch.arange(T + 1.0, dtype=torch.float64), torch.linspace(0, T, 50, dtype=torch.float64)])
+    torch.testing.assert_close(schedule.noise(t), 1 - schedule.alpha_bar(t), rtol=0, atol=2e-16)
+    assert schedule.noise(0) == 0
+
+
+def test_noise_keeps_the_digits_that_a_difference_loses():
+    schedule = Schedule.from_betas(torch.tensor([1e-12, 0.999], dtype=torch.float64))
+    assert float(schedule.noise(1)) == pytest.approx(1e-12, rel=1e-12, abs=0)
+    assert float(1 - schedule.alpha_bar(1)) != pytest.approx(1e-12, rel=1e-6, abs=0)  # the negative control
+
+
+@shipped
+@pytest.mark.parametrize("T", [1, 2, 50, 1000])
+def test_beta_tilde_is_the_variance_of_bayes(make, T):
+    """Precisions add: 1/(1-ᾱ_s) of x_s given x_0, and (ᾱ_t/ᾱ_s)/β of x_t given x_s."""
+    schedule, whole = make(T), torch.arange(1, T + 1)
+    real = torch.linspace(0.5, T, 30, dtype=torch.float64)
+    for t, s in [(whole[1:], whole[:-1]), (real, 0.3 * real), (torch.tensor(T), torch.tensor(0.25))]:
+        keep = schedule.alpha_bar(t) / schedule.alpha_bar(s)
+        bayes = 1 / (1 / (1 - schedule.alpha_bar(s)) + keep / (1 - keep))
+        torch.testing.assert_close(schedule.beta_tilde(t, s), bayes, rtol=1e-9, atol=0)
+        assert torch.equal(beta_tilde(schedule, t, s), schedule.beta_tilde(t, s))
+    assert torch.equal(schedule.beta_tilde(whole), schedule.beta_tilde(whole, whole - 1))  # the default is one step
+    assert (schedule.beta_tilde(whole, 0) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("t", [7, 7.25, torch.tensor([1, 7, 50]), torch.tensor([0.5, 7.25, 50])], ids=repr)
+def test_what_a_denoiser_needs_to_know_of_its_times(t, dtype):
+    schedule, xt = cosine(50), torch.zeros(3, 2, 4, dtype=dtype)
+    found, a, s = schedule.at(t, xt)
+    assert found.tolist() == torch.as_tensor(t).expand(3).tolist() == schedules.times(t, xt).tolist()
+    assert a.shape == s.shape == (3, 1, 1) and a.dtype == s.dtype == dtype
+    torch.testing.assert_close(a.flatten().double() ** 2, schedule.alpha_bar(found), rtol=1e-6, atol=0)
+    torch.testing.assert_close(s.flatten().double() ** 2, schedule.noise(found), rtol=1e-6, atol=0)
+
+
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=60))
 def test_any_betas_come_back(betas):
@@ -310,16 +346,16 @@ def test_the_number_of_steps_is_a_positive_integer(make, T):
 @pytest.mark.parametrize(
     ("alpha_bar", "message"),
     [
-        ([1.0, 0.5, 0.5], r"must decrease at every step, but ᾱ_2 = 0\.5 .*ᾱ_1 = 0\.5"),
-        ([1.0, 0.5, 0.6, 0.7], r"must decrease at every step, but ᾱ_2 = 0\.6 .*ᾱ_1 = 0\.5"),
-        ([1.0, 1.0, 0.1], r"must decrease at every step, but ᾱ_1 = 1 .*ᾱ_0 = 1"),
-        ([1.0, 0.5, -0.1], r"in \(0, 1\].* -0\.1"),
-        ([1.0, 0.5, 0.0], r"in \(0, 1\].* 0 to 1"),
-        ([1.0, 1.2, 0.3], r"in \(0, 1\].* to 1\.2"),
-        ([1.0, 0.5, math.nan], r"in \(0, 1\].*nan"),
-        ([0.9, 0.5], r"ᾱ_0 must be 1, got 0\.9"),
-        ([1.0], r"T >= 1.*shape \(1,\)"),
-        ([[1.0, 0.5]], r"shape \(1, 2\)"),
+        ([1.0, 0.5, 0.5], r"must fall at every step .* ᾱ_2 = 0\.5 comes after ᾱ_1 = 0\.5"),
+        ([1.0, 0.5, 0.6, 0.7], r"must fall at every step .* ᾱ_2 = 0\.6 comes after ᾱ_1 = 0\.5"),
+        ([1.0, 1.0, 0.1], r"must fall at every step .* ᾱ_1 = 1 comes after ᾱ_0 = 1"),
+        ([1.0, 0.5, -0.1], r"stay above 0 .* ᾱ_2 = nan comes after ᾱ_1 = 0\.5"),
+        ([1.0, 0.5, 0.0], r"stay above 0 .* ᾱ_2 = 0 comes after ᾱ_1 = 0\.5"),
+        ([1.0, 1.2, 0.3], r"must fall at every step .* ᾱ_1 = 1\.2 comes after ᾱ_0 = 1"),
+        ([1.0, 0.5, math.nan], r"but ᾱ_2 = nan comes after ᾱ_1 = 0\.5"),
+        ([0.9, 0.5], r"T \+ 1 >= 2 values of log ᾱ, the first of them 0, got .* to -0\.105"),
+        ([1.0], r"T \+ 1 >= 2 values of log ᾱ.*shape \(1,\)"),
+        ([[1.0, 0.5]], r"T \+ 1 >= 2 values of log ᾱ.*shape \(1, 2\)"),
     ],
 )
 def test_tables_of_alpha_bar_that_are_refused(alpha_bar, message):
@@ -330,11 +366,13 @@ def test_tables_of_alpha_bar_that_are_refused(alpha_bar, message):
 @pytest.mark.parametrize(
     ("log_alpha_bar", "message"),
     [
-        ([0.0, math.nan], "NaN, infinity"),
-        ([0.0, -1.0, -math.inf], "NaN, infinity or ᾱ <= 0"),
-        ([-0.1, -1.0], r"ᾱ_0 must be 1, got 0\.904"),
-        ([0.0, -1.0, -0.5], "must decrease at every step, but ᾱ_2"),
-        ([0.0], r"T >= 1 and a table of T \+ 1 values, got shape \(1,\)"),
+        ([0.0, math.nan], "but ᾱ_1 = nan comes after ᾱ_0 = 1"),
+        ([0.0, -1.0, -math.inf], "stay above 0 .* ᾱ_2 = 0 comes after"),
+        ([0.0, -math.inf, -math.inf], "stay above 0 .* ᾱ_1 = 0 comes after"),
+        ([-0.1, -1.0], r"T \+ 1 >= 2 values of log ᾱ, the first of them 0, got shape \(2,\)"),
+        ([math.nan, -1.0], r"T \+ 1 >= 2 values of log ᾱ, the first of them 0, got shape \(2,\)"),
+        ([0.0, -1.0, -0.5], "must fall at every step .* ᾱ_2"),
+        ([0.0], r"T \+ 1 >= 2 values of log ᾱ, .* got shape \(1,\)"),
     ],
 )
 def test_tables_of_log_alpha_bar_that_are_refused(log_alpha_bar, message):
@@ -342,10 +380,25 @@ def test_tables_of_log_alpha_bar_that_are_refused(log_alpha_bar, message):
         Schedule(torch.tensor(log_alpha_bar))
 
 
-@pytest.mark.parametrize("betas", [[], [0.0], [1.0], [0.1, -0.1], [math.nan], [[0.1, 0.2]]])
-def test_betas_that_are_refused(betas):
-    with pytest.raises(ValueError, match=r"β must be a table of T >= 1 values, each with 0 < β < 1, got shape"):
+@pytest.mark.parametrize(
+    ("betas", "message"),
+    [
+        ([], r"T \+ 1 >= 2 values of log ᾱ"),
+        ([0.0], r"\(0 < β < 1\), but ᾱ_1 = 1 comes after ᾱ_0 = 1"),
+        ([1.0], r"\(0 < β < 1\), but ᾱ_1 = 0 comes after ᾱ_0 = 1"),
+        ([1.5], r"\(0 < β < 1\), but ᾱ_1 = nan comes after ᾱ_0 = 1"),
+        ([0.1, -0.1], r"\(0 < β < 1\), but ᾱ_2 = 0\.99 comes after ᾱ_1 = 0\.9"),
+        ([math.nan], r"\(0 < β < 1\), but ᾱ_1 = nan comes after ᾱ_0 = 1"),
+    ],
+)
+def test_betas_that_are_refused(betas, message):
+    with pytest.raises(ValueError, match=message):
         Schedule.from_betas(torch.tensor(betas))
+
+
+def test_betas_are_one_row():
+    with pytest.raises(ValueError, match=r"got shape \(1, 3\)"):
+        Schedule.from_betas(torch.tensor([[0.1, 0.2]]))
 
 
 @pytest.mark.parametrize("t", [-1, 1001, -0.001, 1000.5, math.nan, [3, 1001]])
@@ -353,6 +406,21 @@ def test_times_that_are_refused(t, ho):
     for method in (ho.alpha_bar, ho.log_alpha_bar, ho.snr, ho.log_snr):
         with pytest.raises(ValueError, match=r"t must lie in 0…1000, got values from"):
             method(torch.tensor(t))
+
+
+@pytest.mark.parametrize(
+    ("t", "message"),
+    [
+        (0, "A denoiser needs times in 0 < t <= 1000, got 0: there is no noise at 0"),
+        (torch.tensor([5, 0]), "A denoiser needs times in 0 < t <= 1000, got 0"),
+        (-1.5, "A denoiser needs times in 0 < t <= 1000, got -1.5"),
+        (math.nan, "A denoiser needs times in 0 < t <= 1000, got nan"),
+        (torch.tensor([5, 1001]), "t must lie in 0…1000, got values from 5 to 1001"),
+    ],
+)
+def test_times_that_no_denoiser_is_asked_for(t, message, ho):
+    with pytest.raises(ValueError, match=message):
+        ho.at(t, torch.zeros(2, 1, 4))
 
 
 def test_beta_starts_at_one(ho):
@@ -379,8 +447,7 @@ def test_a_time_is_found_in_float64(ho):
 
 def test_levels_beyond_the_schedule_are_its_ends(ho):
     assert ho.at_log_snr(torch.tensor([math.inf, 1e9, -60.0, -math.inf])).tolist() == [0, 0, 1000, 1000]
-    with pytest.raises(ValueError, match="A log-SNR must be a number, got NaN"):
-        ho.at_log_snr(torch.tensor(math.nan))
+    assert ho.at_log_snr(torch.tensor(math.nan)).isnan()
 
 
 def test_the_warning_points_at_who_asked():

@@ -8,6 +8,7 @@ from helpers import HO, rng, toy
 from torch import nn
 
 from ddpm_lib import (
+    L_0,
     Denoiser,
     Eps,
     FiniteOracle,
@@ -26,6 +27,7 @@ from ddpm_lib.diffusion import (
     AnalyticVariance,
     LearnedVariance,
     LossHistory,
+    TableVariance,
     bound_at,
     draw_times,
     hybrid,
@@ -75,7 +77,7 @@ def test_it_goes_from_beta_tilde_to_beta_and_is_straight_in_the_logarithm(t, s):
 @pytest.mark.parametrize(("t", "s"), [(2, 1), (20, 19), (17, 4)])
 def test_the_analytic_variance_is_that_of_the_exact_reverse_step(t, s):
     powers = (0.01, 0.3, 1.0, 2.5)
-    found = AnalyticVariance(diagonal(powers, FEW)).given(torch.ones(2, 1, 4, dtype=DOUBLE))(FEW, t, s)
+    found = AnalyticVariance(diagonal(powers, FEW))(FEW, t, s, torch.ones(2, 1, 4, dtype=DOUBLE))
     expected = torch.tensor([reverse_variance(p, FEW, t, s) for p in powers], dtype=DOUBLE)
     torch.testing.assert_close(found, expected.expand(2, 1, 4), rtol=1e-6, atol=0)
 
@@ -85,7 +87,7 @@ def test_its_mean_is_the_best_variance_of_one_number():
     x0 = torch.randn(20_000, 1, 3, generator=rng(), dtype=DOUBLE) * torch.tensor([0.01, 0.3, 1.0], dtype=DOUBLE).sqrt()
     table = best_variance(exact, x0, rng(1))
     for t in (2, 8, 20):
-        mean = AnalyticVariance(exact).given(x0[:1])(FEW, t, t - 1).mean()
+        mean = AnalyticVariance(exact)(FEW, t, t - 1, x0[:1]).mean()
         assert float(table[t]) == pytest.approx(float(mean), rel=0.02)
 
 
@@ -111,9 +113,28 @@ def test_the_bound_of_a_finite_set_falls_from_one_number_to_one_for_every_sample
     atoms[0, 0, :2], atoms[1, 0, :2] = 0.4, -0.4
     exact, x0 = FiniteOracle(atoms, FEW), atoms[torch.arange(64) % 2]
     table = best_variance(exact, x0, rng(2))
-    kinds = {"number": table, "samples": AnalyticVariance(exact), "β": beta}
+    kinds = {"number": TableVariance(table), "samples": AnalyticVariance(exact), "β": beta}
     bounds = {k: elbo(exact, x0, v, draws=2, generator=rng(3)).L_t.mean().item() for k, v in kinds.items()}
     assert bounds["samples"] < bounds["number"] - 0.05 < bounds["β"]
+
+
+# --- a table ------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_read_at_t():
+    table = TableVariance(torch.linspace(0, 0.5, 21))
+    assert float(table(FEW, 20, 19)) == pytest.approx(0.5)
+    found = table(FEW, torch.tensor([1, 4, 20]), torch.tensor([0, 3, 19]), torch.ones(3, 1, 2))
+    torch.testing.assert_close(found, torch.tensor([0.025, 0.1, 0.5], dtype=DOUBLE), rtol=1e-6, atol=0)
+    assert found.dtype == DOUBLE and list(table.state_dict()) == ["table"] and not list(table.parameters())
+
+
+def test_a_table_of_beta_gives_the_bound_of_beta():
+    exact, x0 = diagonal((0.3, 0.3), FEW), torch.randn(3, 1, 2, generator=rng(), dtype=DOUBLE)
+    table = TableVariance(torch.cat([torch.zeros(1, dtype=DOUBLE), FEW.beta(torch.arange(1, 21))]))
+    found, expected = (elbo(exact, x0, v, draws=2, generator=rng(1)) for v in (table, beta))
+    for mine, other in zip(found[:4], expected[:4], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=0)
 
 
 # --- a learned variance -------------------------------------------------------------------------------
@@ -125,7 +146,7 @@ def test_a_constant_v_is_a_function_of_the_schedule():
     learned = LearnedVariance(Constant(0.3), exact)
     for t in (2, 11, 20):
         eps = torch.randn(x0.shape, generator=rng(t), dtype=DOUBLE)
-        other = L_t(exact, x0, t, eps, lambda sch, t, s: beta(sch, t, s) ** 0.3 * beta_tilde(sch, t, s) ** 0.7)
+        other = L_t(exact, x0, t, eps, lambda sch, t, s, xt=None: sch.beta(t, s) ** 0.3 * sch.beta_tilde(t, s) ** 0.7)
         torch.testing.assert_close(L_t(exact, x0, t, eps, learned), other)
     assert elbo(exact, x0, learned, draws=2, generator=rng(1)).total.shape == (3,)
     assert not any("denoiser" in name or "mean" in name for name, _ in learned.named_parameters())
@@ -151,7 +172,7 @@ def test_the_bound_teaches_it_the_exact_variance(power, t):
 
     for _ in range(3):
         optimiser.step(closure)
-    sigma2 = float(learned.given(x0[:1])(FEW, t, t - 1).detach())
+    sigma2 = float(learned(FEW, t, t - 1, x0[:1]).detach())
     assert sigma2 == pytest.approx(reverse_variance(power, FEW, t, t - 1), rel=1e-4)
 
 
@@ -185,6 +206,20 @@ def test_the_gradient_of_the_bound_stops_at_the_mean():
     torch.testing.assert_close(ten_times, 10 * of_v)
 
 
+@pytest.mark.parametrize("t", [[2, 9, 20], [1, 9, 20], [1, 1, 1]])
+def test_a_batch_may_hold_the_decoder_or_not(t):
+    """One t gives the same alone and beside others, whether the first step is among them or not."""
+    exact = diagonal((0.3, 0.3), FEW)
+    x0, eps = (torch.randn(3, 1, 2, generator=rng(k), dtype=DOUBLE) for k in (1, 2))
+    learned, t = LearnedVariance(Constant(0.4), exact), torch.tensor(t)
+    for function in (bound_at, hybrid):
+        found = function(exact, x0, t, eps, learned)
+        alone = [function(exact, x0[k : k + 1], t[k : k + 1], eps[k : k + 1], learned) for k in range(3)]
+        torch.testing.assert_close(found, torch.cat(alone))
+    first = L_0(exact, x0, eps) if t[0] == 1 else L_t(exact, x0, t, eps, learned)
+    torch.testing.assert_close(bound_at(exact, x0, t, eps, learned)[0], first[0] * 20 / (2 * math.log(2)))
+
+
 def test_an_untrained_network_samples_with_beta_tilde():
     mean = Gaussian(torch.zeros(1, 16), torch.eye(16), FEW)
     learned = LearnedVariance(UNet1D(2, 1, width=8, levels=1, blocks=1, dim=8), mean)
@@ -209,8 +244,8 @@ def test_on_another_grid_it_is_asked_at_the_same_noise(t, s):
     xt = torch.randn(2, 1, 3, generator=rng(), dtype=DOUBLE)
     learned = LearnedVariance(ToldNoise(), diagonal((0.1, 0.2, 0.3), FEW))
     expected = interpolated(HO, t, s, torch.sigmoid(HO.log_snr(t)).expand(2, 1, 3))
-    torch.testing.assert_close(learned.given(xt)(HO, t, s), expected, rtol=1e-6, atol=0)
-    analytic = AnalyticVariance(diagonal((0.1, 0.2, 0.3), FEW)).given(xt)(HO, t, s)[0, 0]
+    torch.testing.assert_close(learned(HO, t, s, xt), expected, rtol=1e-6, atol=0)
+    analytic = AnalyticVariance(diagonal((0.1, 0.2, 0.3), FEW))(HO, t, s, xt)[0, 0]
     exact = torch.tensor([reverse_variance(p, HO, t, s) for p in (0.1, 0.2, 0.3)], dtype=DOUBLE)
     torch.testing.assert_close(analytic, exact, rtol=1e-5, atol=0)
 
@@ -246,17 +281,15 @@ def test_drawn_so_an_estimate_of_the_bound_scatters_less_and_has_the_same_mean()
 # --- refusals -----------------------------------------------------------------------------------------
 
 BAD = {
-    "the step to 0": (lambda d, x: interpolated(FEW, 1, 0, x), "0 < s < t"),
-    "forwards": (lambda d, x: interpolated(FEW, 3, 5, x), "0 < s < t"),
-    "no network": (lambda d, x: LearnedVariance(None, d), "needs a network"),
-    "no denoiser": (lambda d, x: LearnedVariance(Constant(), None), "A denoiser is a function with a schedule"),
     "a variance at time 0": (lambda d, x: LearnedVariance(Constant(), d).v(x, 0), "no noise at 0"),
-    "a negative scale": (lambda d, x: hybrid(d, x, 3, x, beta, scale=-1.0), "scale must be a number"),
-    "noises of another shape": (lambda d, x: hybrid(d, x, 3, x[..., :2], beta), "same shape"),
     "t = 0": (lambda d, x: hybrid(d, x, 0, x, beta), "no noise at 0"),
-    "a history of no steps": (lambda d, x: LossHistory(0), "number of steps T"),
-    "values of t = 0": (lambda d, x: LossHistory(5).add(torch.tensor([0]), torch.ones(1)), "integers t in 1…5"),
-    "NaN": (lambda d, x: LossHistory(5).add(torch.tensor([1]), torch.tensor([math.nan])), "finite"),
+    "a table of the wrong shape": (lambda d, x: TableVariance(x), r"A table of variances must have shape \(T \+ 1,\)"),
+    "a table of NaN": (lambda d, x: TableVariance(math.nan * torch.ones(21)), "A table of variances must be finite"),
+    "a table of integers": (
+        lambda d, x: TableVariance(torch.arange(21)),
+        "A table of variances must be floating point",
+    ),
+    "a list": (lambda d, x: TableVariance([0.0, 0.1]), "A table of variances must be a tensor"),
 }
 
 
@@ -266,13 +299,3 @@ def test_bad_input_gets_one_sentence(case):
     d = Denoiser(lambda x, log_snr, cond: x, FEW, Eps())
     with pytest.raises((ValueError, TypeError), match=words):
         call(d, torch.ones(2, 1, 4))
-
-
-def test_a_network_must_return_one_v_for_each_sample():
-    class Short(nn.Module):
-        def forward(self, x, log_snr, cond):
-            return x[:, :1, :2]
-
-    mean = Denoiser(lambda x, log_snr, cond: x, FEW, Eps())
-    with pytest.raises(ValueError, match="the signals and v must have the same shape"):
-        LearnedVariance(Short(), mean).v(torch.ones(2, 1, 4), 5)

@@ -20,7 +20,8 @@ from ddpm_lib import (
     report_grid,
 )
 from ddpm_lib.diffusion import schedules
-from ddpm_lib.exact import Wiener, family, finite, gaussian
+from ddpm_lib.exact import MixtureOracle, NoisyOracle, Wiener, family, finite, gaussian, of
+from ddpm_lib.signals import Augmented, Finite, Mixture, Negate, Noisy, Ricker
 
 DOUBLE = torch.float64
 FAMILY = BenchmarkMorlet()
@@ -403,8 +404,6 @@ def test_every_oracle_is_a_denoiser(kind, make):
     assert x0.shape == eps.shape == xt.shape and x0.isfinite().all() and eps.isfinite().all()
     torch.testing.assert_close(a * x0 + s * eps, xt, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(exact(xt, 7).x0[2], x0[2], rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"t must be one number or have shape \(4,\)"):
-        exact(xt, torch.tensor([1, 2]))
     with pytest.raises(ValueError, match=r"t must lie in 0…50"):
         exact(xt, 51)
 
@@ -416,13 +415,76 @@ def test_refusals(exact):
         Wiener(torch.zeros(4), torch.eye(4))
     with pytest.raises(ValueError, match=r"covariance must have shape \(4, 4\), .* got \(5, 5\)"):
         Gaussian(torch.zeros(1, 4), torch.eye(5), HO)
-    with pytest.raises(ValueError, match=r"knows signals of shape \(1, 1\), got \(1, 4\)"):
-        toy()(torch.zeros(2, 1, 4, dtype=DOUBLE), 5)
     with pytest.raises(TypeError, match="signals must be floating point"):
         FiniteOracle(torch.zeros(3, 1, 4, dtype=torch.int64), HO)
-    with pytest.raises(ValueError, match="xt must be finite"):
+    with pytest.raises(FloatingPointError, match="leave its posterior no digits"):
         exact(torch.full((1, 1, 128), math.nan), 5)
-    with pytest.raises(ValueError, match=r"signals of shape \(1, 128\), got \(1, 100\)"):
-        exact(torch.zeros(2, 1, 100), 5)
     with pytest.raises(ValueError, match=r"x0 must have shape \(n, C, L\)"):
         fit_gaussian(torch.zeros(3, 4))
+
+
+# --- of any source ------------------------------------------------------------------------------------
+
+ATOMS = Finite(noise(20, 2, 16, dtype=torch.float32))
+SOURCES = {
+    "a family": (FAMILY, lambda: FamilyOracle(FAMILY, HO)),
+    "a finite set": (ATOMS, lambda: FiniteOracle(ATOMS.signals, HO)),
+    "the report's grid": (report_grid(128), lambda: FiniteOracle(report_grid(128).signals, HO)),
+    "with noise": (Noisy(FAMILY, 0.1), lambda: NoisyOracle(FamilyOracle(FAMILY, HO), 0.1)),
+    "several families": (Mixture([FAMILY, Ricker()]), lambda: MixtureOracle(Mixture([FAMILY, Ricker()]), HO)),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_exact_denoiser_of_a_source(kind):
+    source, build = SOURCES[kind]
+    found, expected = of(source, HO), build()
+    assert type(found) is type(expected) and found.schedule is HO
+    x0, _ = source.sample(3, rng())
+    t = torch.tensor([3, 100, 900])
+    xt = q_sample(x0, t, noise(*x0.shape, seed=1, dtype=torch.float32), HO)
+    for mine, other in zip(found(xt, t), expected(xt, t), strict=True):
+        assert torch.equal(mine, other)
+
+
+class Biased(BenchmarkMorlet):
+    """A family whose law is not the uniform one on its box."""
+
+    def sample(self, n, generator=None):
+        return super().sample(n, generator)
+
+
+class Elsewhere:
+    """A source of one's own: nothing but zeros."""
+
+    names, length = ("nothing",), 8
+
+    def sample(self, n, generator=None):
+        return torch.zeros(n, 1, 8), torch.zeros(n, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Augmented(FAMILY, Negate()), "exact denoiser of signals of Augmented is not known"),
+        (Elsewhere(), "exact denoiser of signals of Elsewhere is not known"),
+        (None, "exact denoiser of signals of NoneType is not known"),
+        (Biased(), "Biased draws its signals in its own way"),
+        (Noisy(Biased(), 0.1), "Biased draws its signals in its own way"),
+        (Morlet(shift=(-0.1, 0.1), phase=(0.0, 3.0)), "Morlet has 4 parameters besides its scale"),
+    ],
+    ids=["changed signals", "another source", "none", "another law", "another law with noise", "four parameters"],
+)
+def test_sources_whose_exact_denoiser_is_not_known(source, message):
+    with pytest.raises(ValueError, match=message):
+        of(source, HO)
+
+
+def test_another_source_can_register_its_own():
+    class Points(Elsewhere):
+        pass
+
+    of.register(Points, lambda source, schedule: FiniteOracle(source.sample(1)[0], schedule))
+    assert of(Points(), HO)(torch.ones(2, 1, 8), 5).x0.abs().max() == 0
+    with pytest.raises(ValueError, match="Elsewhere is not known"):
+        of(Elsewhere(), HO)

@@ -148,5 +148,5 @@ def test_a_mixture_can_be_trained_on_and_judged():
     assert isinstance(exact_of(recipe), MixtureOracle)
     other = Recipe(family=Mixture([Chirp(length=L), Ricker(length=L)]), steps=1)
     assert recipe.fingerprint() != other.fingerprint()
-    with pytest.raises(ValueError, match="got several families"):
+    with pytest.raises(ValueError, match="box of parameters, which Mixture has not"):
         linear_skip(mixture, conditional=True)

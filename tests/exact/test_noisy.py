@@ -54,7 +54,7 @@ def test_an_error_of_the_network_comes_out_least_where_it_ends():
     class Wrong:
         schedule = HO
 
-        def __call__(self, xt, t):
+        def __call__(self, xt, t, cond=None):
             found = noisy(xt, t)
             return found._replace(eps=found.eps + 0.1)
 

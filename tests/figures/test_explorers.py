@@ -121,10 +121,6 @@ def test_tables_and_words():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ForwardExplorer(t=2000), "A time must be"),
-        (lambda: ForwardExplorer(steps=(1,)), "A number of steps must be"),
-        (lambda: PosteriorExplorer(t=1), "A time must be"),
-        (lambda: BoundExplorer({}, linear(), 128), "errors is empty"),
         (lambda: BoundExplorer({"a": torch.ones(10)}, linear(), 128), "The error of 'a'"),
         (lambda: BoundExplorer({"a": torch.full((1000,), torch.nan)}, linear(), 128), "The error of 'a'"),
     ],

@@ -103,9 +103,9 @@ def test_fits_of_your_own_family():
 
 
 def test_fits_that_are_refused():
-    with pytest.raises(ValueError, match="x must be finite, but 1 of 2 signals hold NaN"):
+    with pytest.raises(ValueError, match=r"x must be finite.* NaN or infinity in 1 of 2 rows"):
         fit_family(torch.stack([torch.zeros(1, 128), torch.full((1, 128), math.nan)]), FAMILY)
-    with pytest.raises(ValueError, match=r"x must have shape \(n, C, L\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 1, 128\).* got \(3, 128\)"):
         fit_family(torch.zeros(3, 128), FAMILY)
 
 

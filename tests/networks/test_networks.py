@@ -155,14 +155,9 @@ def test_sizes_that_are_refused(sizes, message):
 
 
 @every
-def test_inputs_that_are_refused(kind):
-    network = kind(2, 1)
-    with pytest.raises(ValueError, match=r"\(B, 2, L\).* \(3, 1, 64\)"):
-        network(noise(3, 1, 64), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"\(B, 2, L\).* \(2, 64\)"):
-        network(noise(2, 64), torch.zeros(2))
-    with pytest.raises(ValueError, match="without conditions"):
-        network(noise(3, 2, 64), torch.zeros(3), noise(3, 1))
+def test_conditions_of_a_network_without_them_are_refused(kind):
+    with pytest.raises(ValueError, match="built without conditions: call it with cond=None"):
+        kind(2, 1)(noise(3, 2, 64), torch.zeros(3), noise(3, 1))
 
 
 # --- the linear skip ----------------------------------------------------------------------------------
@@ -219,8 +214,6 @@ def test_a_skip_of_two_channels():
     skip = LinearSkip(make(UNet1D, 4), Wiener(*fit_gaussian(x0)))
     skip.network = UNet1D(4, 2, **SIZES)
     assert skip(noise(3, 2, 40), torch.zeros(3)).shape == (3, 2, 40)
-    with pytest.raises(ValueError, match=r"knows signals of shape \(2, 40\), got \(2, 41\)"):
-        skip(noise(3, 2, 41), torch.zeros(3))
 
 
 # --- conditions -------------------------------------------------------------------------------------------
@@ -255,11 +248,3 @@ def test_questions_do_not_leak_between_signals_and_gradients_are_finite():
     torch.testing.assert_close(both[1:], network(x[1:], torch.zeros(1), cond[1:]), rtol=1e-4, atol=1e-5)
     both.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-
-
-def test_conditions_of_the_wrong_shape_or_for_a_deaf_network_are_refused():
-    x = noise(2, 1, 40)
-    with pytest.raises(ValueError, match=r"shape \(B, 2\)"):
-        make(UNet1D, **SIZES, conditions=RANGES)(x, torch.zeros(2), torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="without conditions"):
-        make(UNet1D, **SIZES)(x, torch.zeros(2), torch.zeros(2, 2))

@@ -118,8 +118,6 @@ def test_refusals(call):
             call(EXACT, y, sigma)
     with pytest.raises(ValueError, match="y must have shape"):
         call(EXACT, y[0], 0.1)
-    with pytest.raises(TypeError, match="A denoiser is a function with a schedule"):
-        call(lambda x, t: x, y, 0.1)
     with pytest.raises(ValueError, match="number of draws"):
         posterior_draws(EXACT, y, 0.1, 0)
     with pytest.raises(ValueError, match=r"integer from 1 to 1000"):

@@ -53,8 +53,8 @@ class Plain:
 
     schedule = HO
 
-    def __call__(self, xt, t):
-        a, s = HO(t, xt.dtype)
+    def __call__(self, xt, t, cond=None):
+        _, a, s = HO.at(t, xt)
         x0 = 0.08 * a / (0.08 * a**2 + s**2) * xt
         return Prediction(x0, (xt - a * x0) / s)
 
@@ -149,12 +149,6 @@ def test_the_exact_posterior_covers():
     assert ((inside - 0.9).abs() < 4 * math.sqrt(0.09 / 400)).all()
 
 
-def test_an_instrument_for_another_length_is_refused():
-    short = Measurement(torch.eye(50), 0.1)
-    with pytest.raises(ValueError, match=r"This measures signals of shape \(1, 50\)"):
-        Guided(FamilyOracle(SHORT, HO), short, torch.zeros(2, 50))(torch.zeros(2, 1, 64), 100)
-
-
 @pytest.mark.slow
 def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
     hole = (torch.arange(64) < 26) | (torch.arange(64) > 38)
@@ -172,11 +166,10 @@ def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Measurement.samples(torch.zeros(8, dtype=torch.bool), 0.1), ValueError, "False everywhere"),
-        (lambda: Measurement(torch.zeros(0, 8), 0.1), ValueError, "nothing to agree with"),
-        (lambda: Measurement.samples([True, False], 0.1), TypeError, "boolean tensor"),
-        (lambda: Measurement.low_pass(8, 0.0, 0.1), ValueError, "The width of a mean"),
-        (lambda: Measurement.low_pass(8, 2.0, 0.1, stride=0), ValueError, "The stride"),
+        (lambda: Measurement.samples(torch.zeros(8, dtype=torch.bool), 0.1), ValueError, r"matrix .* got \(0, 8\)"),
+        (lambda: Measurement(torch.zeros(0, 8), 0.1), ValueError, r"The matrix of a measurement .* got \(0, 8\)"),
+        (lambda: Measurement([[1.0, 0.0]], 0.1), TypeError, "The matrix of a measurement must be a tensor"),
+        (lambda: Measurement.low_pass(8, 0.0, 0.1), ValueError, "matrix .* must be finite"),
         (
             lambda: posterior_given(SHORT, Measurement(torch.eye(50), 0.1), torch.zeros(1, 50), HO, 5),
             ValueError,
@@ -187,21 +180,15 @@ def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
             ValueError,
             r"y must have shape \(B, 64\)",
         ),
-        (lambda: Measurement(torch.zeros(2, 8), 0.1), ValueError, "no row of zeros"),
-        (lambda: Measurement(torch.full((2, 8), math.nan), 0.1), ValueError, "finite matrix"),
+        (lambda: Measurement(torch.zeros(2, 8), 0.1), ValueError, "without a row of zeros"),
+        (lambda: Measurement(torch.full((2, 8), math.nan), 0.1), ValueError, "matrix .* must be finite"),
         (lambda: Measurement(torch.eye(8), 0.0), ValueError, "a number from 0.01"),
         (lambda: Measurement(torch.eye(8), math.nan), ValueError, "a number from 0.01"),
         (lambda: Measurement.samples(torch.ones(8), 0.1), TypeError, "must be a boolean tensor"),
-        (lambda: Measurement(torch.eye(8), 0.1)(torch.zeros(1, 1, 7)), ValueError, "measures signals of shape"),
         (
             lambda: Guided(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 7)),
             ValueError,
             r"y must have shape \(B, 8\)",
-        ),
-        (
-            lambda: Guided(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 8))(torch.zeros(3, 1, 8), 5),
-            ValueError,
-            "2 measurements for 3 signals",
         ),
         (
             lambda: posterior_given(SHORT, Measurement(torch.eye(64), 500.0), torch.zeros(1, 64), HO, 5),
@@ -226,9 +213,9 @@ class Knows:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, xt, t, cond):
+    def __call__(self, xt, t, cond=None):
         self.calls += 1
-        a, s = HO(torch.as_tensor([t]), xt.dtype)
+        _, a, s = HO.at(t, xt)
         x0 = cond.nan_to_num()[:, :, None].expand_as(xt)
         return Prediction(x0, (xt - a * x0) / s)
 
@@ -265,7 +252,6 @@ def test_what_is_not_asked_is_nan():
         (lambda: Asked(Knows(), torch.ones(2, 1), math.nan), "A guidance weight must be"),
         (lambda: Asked(Knows(), torch.ones(2)), "must have shape"),
         (lambda: Asked(Knows(), torch.full((2, 1), math.inf)), "must be finite"),
-        (lambda: Asked(Knows(), torch.ones(2, 1))(torch.zeros(3, 1, 8), 5), "2 conditions for 3 signals"),
     ],
 )
 def test_a_wrong_question_is_told(make, message):

@@ -7,9 +7,20 @@ import torch
 from helpers import HO, SHORT, rng
 from torch.testing import assert_close
 
-from ddpm_lib import FamilyOracle, Gaussian, Prediction, ancestral, ddim, even_log_snr, fit_family, sample
+from ddpm_lib import (
+    FamilyOracle,
+    FiniteOracle,
+    Gaussian,
+    Prediction,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    even_log_snr,
+    fit_family,
+    sample,
+)
 from ddpm_lib.diffusion import Measurement
-from ddpm_lib.sampling import Guided, Memory, dps, repaint
+from ddpm_lib.sampling import Chunked, Evaluation, Guided, dps, repaint
 
 DOUBLE = torch.float64
 L, SIGMA = 4, 0.3
@@ -80,8 +91,8 @@ class Bent:
 
     schedule = HO
 
-    def __call__(self, xt, t):
-        a, s = HO(torch.as_tensor(t).expand(len(xt)), xt.dtype)
+    def __call__(self, xt, t, cond=None):
+        _, a, s = HO.at(t, xt)
         x0 = torch.sin(2 * xt) + 0.3 * xt.roll(1, -1) ** 2
         return Prediction(x0, (xt - a * x0) / s)
 
@@ -101,7 +112,7 @@ def test_dps_pushes_down_the_slope_of_the_gap():
         h = torch.zeros(1, 1, L, dtype=DOUBLE)
         h[..., k] = 1e-6
         slope[..., k] = ((missed(xt + h) - missed(xt - h)) / 2e-6)[:, None]
-    for denoiser in (Bent(), Memory(Bent())):
+    for denoiser in (Bent(), Chunked(Bent(), 1)):
         found = dps(denoiser, xt, 300, 250, z, measurement=MIXED, y=y, zeta=0.7)
         assert_close(found, ddim(Bent(), xt, 300, 250, z, eta=1.0) - 0.7 * slope, rtol=1e-6, atol=1e-7)
         assert not found.requires_grad and not xt.requires_grad
@@ -124,9 +135,25 @@ def test_an_oracle_s_slope_is_its_covariance():
     gap = y - MIXED(exact(xt, 300).x0)
     push = (gap / gap.norm(dim=1, keepdim=True) @ MIXED.matrix @ gain)[:, None]
     plain = ancestral(exact, xt, 300, 250, z)
-    for denoiser in (exact, Memory(exact)):
-        found = dps(denoiser, xt, 300, 250, z, measurement=MIXED, y=y, zeta=0.7)
-        assert_close(found, plain + 0.7 * push, rtol=1e-6, atol=1e-7)
+    found = dps(exact, xt, 300, 250, z, measurement=MIXED, y=y, zeta=0.7)
+    assert_close(found, plain + 0.7 * push, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "denoiser", [Bent(), Gaussian(MEAN, alike(0.6), HO), FiniteOracle(torch.randn(9, 1, L, generator=rng(15)), HO)]
+)
+def test_dps_in_a_batch_larger_than_a_chunk(denoiser):
+    """5000 signals are made in two chunks of the denoiser: each comes out as in a walk of its own slice."""
+    n, x = 5000, torch.randn(5000, 1, L, generator=rng(16), dtype=DOUBLE)
+    x = x if isinstance(denoiser, Gaussian) else x.float()
+    y = torch.randn(n, 3, generator=rng(17), dtype=DOUBLE)
+
+    def ends(rows):
+        step = partial(dps, measurement=MIXED, y=y[rows], zeta=0.3)
+        return list(sample(denoiser, (n, 1, L), 4, step, rng(18), start=x, rows=rows))[-1]
+
+    whole, parts = ends(slice(n)), [ends(slice(k, k + 2000)) for k in range(0, n, 2000)]
+    assert_close(whole, torch.cat(parts), rtol=1e-5, atol=1e-5)
 
 
 def test_guided_takes_a_variance_for_an_oracle_too():
@@ -163,21 +190,58 @@ def test_dps_does_not_ask_how_noisy_y_is():
     assert missed(0.03) == missed(0.03, sigma=0.01) and 0.03 < missed(0.3) < 0.3
 
 
-ONE, Z = torch.zeros(1, 1, L), torch.zeros(1, 1, L)
+def test_a_measurement_that_mixes_samples_cannot_be_put_back():
+    x, mean = torch.zeros(1, 1, L), Measurement(torch.ones(1, L), 0.1)
+    with pytest.raises(ValueError, match="mixes"):
+        repaint(Bent(), x, 9, 5, x, measurement=mean, y=Y[:, :1])
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: repaint(Bent(), ONE, 9, 5, Z, measurement=Measurement(torch.ones(1, L), 0.1), y=Y[:, :1]), "mixes"),
-        (lambda: repaint(Bent(), ONE, 900, 5, Z, measurement=KNOWN, y=Y, rounds=0), "The number of rounds"),
-        (lambda: repaint(Bent(), ONE, 9, 5, Z, measurement=KNOWN, y=Y[:, :1]), r"shape \(B, 2\)"),
-        (lambda: repaint(Bent(), ONE, 5, 9, Z, measurement=KNOWN, y=Y), "goes back in time"),
-        (lambda: dps(Bent(), ONE, 9, 5, Z, measurement=KNOWN, y=Y, zeta=-1.0), "zeta must be"),
-        (lambda: dps(Bent(), ONE, 9, 5, Z, measurement=KNOWN, y=Y.expand(3, 2)), "3 measurements for 1 signals"),
-        (lambda: dps(Bent(), ONE[..., :3], 9, 5, Z[..., :3], measurement=KNOWN, y=Y), "measures signals of shape"),
-    ],
-)
-def test_refusals(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+# --- a step that looks back -------------------------------------------------------------------------------
+
+
+def tracing(seen):
+    """A step of one's own that looks back: DDIM, which keeps a number that counts its calls."""
+
+    def step(denoiser, xt, t, s, noise, past=0):
+        seen.append((t, s, past))
+        return ddim(denoiser, xt, t, s, noise), past + 1
+
+    return step
+
+
+def test_repaint_hands_on_what_a_step_looks_back_at():
+    """The first round of a step looks back at the last round of the one before; going up again, there is no past."""
+    seen, level = [], float(HO.at_log_snr(-2 * torch.tensor(SIGMA, dtype=DOUBLE).log()))
+    times = [900, 500, 300, level - 5, level - 20, 0]  # in the last three steps nothing is put back
+    step = partial(repaint, measurement=KNOWN, y=Y.float(), rounds=3, step=tracing(seen), generator=rng(19))
+    *_, x = sample(Bent(), (1, 1, L), times, step, rng(20))
+    rounds = [(900, 500)] * 3 + [(500, 300)] * 3 + [(300, times[3]), (times[3], times[4]), (times[4], 0)]
+    assert [(t, s) for t, s, _ in seen] == rounds
+    assert [past for *_, past in seen] == [0, 0, 0, 1, 0, 0, 1, 2, 3]
+    plain = partial(repaint, measurement=KNOWN, y=Y.float(), rounds=3, step=ddim, generator=rng(19))
+    *_, expected = sample(Bent(), (1, 1, L), times, plain, rng(20))
+    assert torch.equal(x, expected)
+
+
+def test_repaint_extrapolates_from_the_step_before():
+    xt, z = (torch.randn(2, 1, L, generator=rng(k), dtype=DOUBLE) for k in (8, 9))
+    past = Evaluation(700, torch.randn(2, 1, L, generator=rng(21), dtype=DOUBLE))
+    once = partial(repaint, Bent(), xt, 500, 300, z, measurement=KNOWN, y=Y.expand(2, 2), rounds=1)
+    found, now = once(step=dpmpp_2m, past=past, generator=rng(22))
+    told, _ = once(step=partial(dpmpp_2m, past=past), generator=rng(22))
+    assert torch.equal(found, told) and now.t == 500 and torch.equal(now.x0, Bent()(xt, 500).x0)
+    assert not torch.allclose(found, once(step=dpmpp_2m, generator=rng(22))[0])
+    assert not isinstance(once(step=ddim, generator=rng(22)), tuple)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_every_signal_has_its_own_measurement(rows):
+    """One row for all would give all of them the same noise; so would one column."""
+    exact, x = Gaussian(torch.zeros(1, 4), torch.eye(4), HO), torch.zeros(2, 1, 4)
+    seen = Measurement(torch.eye(4)[:2], 0.1)
+    for y in (torch.zeros(rows, 2), torch.zeros(2, 1)):
+        with pytest.raises(ValueError, match="Measurements must have shape|y must have shape"):
+            Guided(exact, seen, y)(x, 300)
+        for step in (repaint, dps):
+            with pytest.raises(ValueError, match="Measurements must have shape"):
+                step(exact, x, 300, 200, x, measurement=seen, y=y)

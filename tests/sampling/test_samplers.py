@@ -12,7 +12,10 @@ from torch.testing import assert_close
 from ddpm_lib import (
     Denoiser,
     Eps,
+    FiniteOracle,
+    Prediction,
     Schedule,
+    UNet1D,
     ancestral,
     beta,
     beta_tilde,
@@ -28,8 +31,8 @@ from ddpm_lib import (
     sample,
     straight,
 )
-from ddpm_lib.diffusion import schedules
-from ddpm_lib.sampling import Memory, grids, walk
+from ddpm_lib.diffusion import WithCovariance, schedules
+from ddpm_lib.sampling import Chunked, Counted, Evaluation, advance, algorithm_2, grids, walk
 from ddpm_lib.sampling.grids import TILT
 from ddpm_lib.sampling.steps import ALL
 
@@ -281,7 +284,7 @@ def test_variances(make):
 def test_the_step_to_0_returns_the_estimate_of_the_signal(step, t):
     denoiser, xt = bent(HO), noise(2, 1, 3)
     for z in (noise(2, 1, 3, seed=1), noise(2, 1, 3, seed=2)):
-        assert_close(step(denoiser, xt, t, 0, z), denoiser(xt, t).x0, rtol=1e-9, atol=1e-9)
+        assert_close(advance(step, denoiser, xt, t, 0, z)[0], denoiser(xt, t).x0, rtol=1e-9, atol=1e-9)
     assert_close(ancestral(denoiser, xt, t, 0, z, variance=beta), denoiser(xt, t).x0, rtol=1e-9, atol=1e-9)
 
 
@@ -293,24 +296,25 @@ def test_the_extrapolating_steps_by_hand():
     def lam(v):
         return 0.5 * float(HO.log_snr(v))
 
-    memory = Memory(denoiser)
-    earlier = memory(noise(2, 1, 3, seed=2), before).x0
-    x0 = denoiser(x, t).x0
+    earlier = denoiser(noise(2, 1, 3, seed=2), before).x0
+    past, x0 = Evaluation(before, earlier), denoiser(x, t).x0
     h, r = lam(s) - lam(t), (lam(t) - lam(before)) / (lam(s) - lam(t))
     d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * earlier
     (a_s, sigma_s), (_, sigma_t) = (
         (float(HO.alpha_bar(v)) ** 0.5, (1 - float(HO.alpha_bar(v))) ** 0.5) for v in (s, t)
     )
     expected = sigma_s / sigma_t * x - a_s * math.expm1(-h) * d
-    assert_close(dpmpp_2m(memory, x, t, s, z), expected, rtol=1e-9, atol=1e-9)
-    memory = Memory(denoiser)
-    memory(noise(2, 1, 3, seed=2), before)
+    found, now = dpmpp_2m(denoiser, x, t, s, z, past=past)
+    assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert now.t == t and torch.equal(now.x0, x0)  # and not where the line leads
     expected = (
         sigma_s / sigma_t * math.exp(-h) * x
         - a_s * math.expm1(-2 * h) * d
         + sigma_s * math.sqrt(-math.expm1(-2 * h)) * z
     )
-    assert_close(dpmpp_2m_sde(memory, x, t, s, z), expected, rtol=1e-9, atol=1e-9)
+    found, now = dpmpp_2m_sde(denoiser, x, t, s, z, past=past)
+    assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert now.t == t and torch.equal(now.x0, x0)
 
 
 def test_heun_by_hand():
@@ -329,44 +333,115 @@ def test_heun_by_hand():
 
 def test_the_first_step_has_nothing_to_look_back_on():
     denoiser, x, z = bent(HO), noise(2, 1, 3), noise(2, 1, 3, seed=1)
-    for asked in (denoiser, Memory(denoiser)):
-        assert torch.equal(dpmpp_2m(asked, x, 400, 200, z), ddim(denoiser, x, 400, 200, z))
-    assert_close(dpmpp_2m_sde(denoiser, x, 400, 200, z), ancestral(denoiser, x, 400, 200, z), rtol=1e-9, atol=1e-9)
+    assert torch.equal(dpmpp_2m(denoiser, x, 400, 200, z)[0], ddim(denoiser, x, 400, 200, z))
+    assert_close(dpmpp_2m_sde(denoiser, x, 400, 200, z)[0], ancestral(denoiser, x, 400, 200, z), rtol=1e-9, atol=1e-9)
+    past = Evaluation(600, denoiser(x, 600).x0)
     for s in (200, 0.5):
-        with_past = Memory(denoiser)
-        with_past(x, 600)
-        assert not torch.allclose(dpmpp_2m(with_past, x, 400, s, z), ddim(denoiser, x, 400, s, z))
+        assert not torch.allclose(dpmpp_2m(denoiser, x, 400, s, z, past=past)[0], ddim(denoiser, x, 400, s, z))
+
+
+@pytest.mark.parametrize("step", [dpmpp_2m, dpmpp_2m_sde])
+def test_the_loop_hands_a_step_what_the_last_one_left(step):
+    denoiser, seen = toy().float(), []
+
+    def spy(denoiser, xt, t, s, z, past=None):
+        seen.append((t, past))
+        return step(denoiser, xt, t, s, z, past=past)
+
+    times = [900, 400.5, 3, 0]
+    path = list(sample(denoiser, (2, 1, 1), times, spy, rng()))
+    (first, nothing), *later = seen
+    assert first == 900 and nothing is None and [t for t, _ in later] == [400.5, 3]
+    for x, before, (_, past) in zip(path, times, later, strict=False):
+        assert past.t == before and torch.equal(past.x0, denoiser(x, before).x0)
+    again = list(sample(denoiser, (2, 1, 1), times, spy, rng()))
+    assert seen[3][1] is None  # a walk does not go on from another
+    assert all(torch.equal(x, y) for x, y in zip(path, again, strict=True))
+
+
+def test_a_step_of_one_s_own_that_looks_back():
+    """The flow dy/dσ = ε̂ in y = x/√ᾱ by the two-step rule of Adams and Bashforth, whose past is σ and ε̂."""
+
+    def adams(denoiser, xt, t, s, z, past=None):
+        (a_t, a_s), (sigma_t, sigma_s) = zip(*((float(HO.alpha_bar(v)) ** 0.5, size(v)) for v in (t, s)), strict=True)
+        slope, h = denoiser(xt, t).eps, sigma_s - sigma_t
+        if past is not None:
+            sigma, before = past
+            y = xt / a_t + h * (slope + h / (sigma_t - sigma) / 2 * (slope - before))
+        else:
+            y = xt / a_t + h * slope
+        return a_s * y, (sigma_t, slope)
+
+    def size(v):
+        return float((-HO.log_snr(v) / 2).exp()) if v else 0.0
+
+    found = law(adams, toy(), even_log_snr(HO, 80, TILT))
+    assert is_right(found)
+    assert abs(found[1] - 0.25) < 0.2 * abs(law(ddim, toy(), even_log_snr(HO, 80, TILT))[1] - 0.25)
 
 
 @pytest.mark.parametrize(("step", "evaluations"), [(ancestral, 7), (dpmpp_2m_sde, 7), (heun, 13)])
 def test_evaluations_are_counted(step, evaluations):
-    """Heun asks twice, but for the step to 0."""
-    seen = []
-
-    def spy(denoiser, *args):
-        seen.append(denoiser)
-        return step(denoiser, *args)
-
-    list(sample(toy().float(), (2, 1, 1), 7, spy, rng()))
-    assert seen[-1].evaluations == evaluations and seen[-1].last[0] == pytest.approx(1)
-    assert len(set(map(id, seen))) == 1
+    """Heun asks twice, but for the step to 0. What is counted is what comes out without."""
+    denoiser = toy().float()
+    counted = Counted(denoiser)
+    *_, x = sample(counted, (2, 1, 1), 7, step, rng())
+    *_, expected = sample(denoiser, (2, 1, 1), 7, step, rng())
+    assert counted.evaluations == evaluations and torch.equal(x, expected)
 
 
-def test_a_large_batch_is_asked_in_chunks():
-    asked = []
+class Asks:
+    """A denoiser that is not linear, adds its condition to x̂_0, and notes how many signals it is asked about."""
 
-    def denoiser(xt, t):
-        asked.append(len(xt))
-        return bent(HO)(xt, t)
+    schedule = HO
 
-    denoiser.schedule = HO
-    x = noise(10, 1, 3)
-    memory = Memory(denoiser, chunk=4)
-    found, whole = memory(x, 400.5), bent(HO)(x, 400.5)
-    assert asked == [4, 4, 2] and memory.evaluations == 1
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, xt, t, cond=None):
+        self.asked.append(len(xt))
+        x0, eps = bent(HO)(xt, t)
+        return Prediction(x0 if cond is None else x0 + cond[..., None], eps)
+
+
+@pytest.mark.parametrize("t", [400.5, torch.linspace(1, 1000, 10)], ids=["one time", "a time each"])
+@pytest.mark.parametrize("cond", [None, noise(10, 1, seed=1)], ids=["free", "conditional"])
+def test_a_large_batch_is_evaluated_in_chunks(t, cond):
+    denoiser, x = Asks(), noise(10, 1, 3)
+    found, whole = Chunked(denoiser, chunk=4)(x, t, cond), Asks()(x, t, cond)
+    assert denoiser.asked == [4, 4, 2]
     assert_close(found.x0, whole.x0)
     assert_close(found.eps, whole.eps)
-    assert memory.last[1] is found.x0
+
+
+def test_a_walk_of_many_signals_is_made_in_chunks():
+    denoiser = Asks()
+    *_, x = sample(denoiser, (5000, 1, 3), 3, dpmpp_2m_sde, rng())
+    assert denoiser.asked == [4096, 904] * 3
+    parts = [slice(4000), slice(4000, 5000)]
+    expected = torch.cat([list(sample(Asks(), (5000, 1, 3), 3, dpmpp_2m_sde, rng(), rows=part))[-1] for part in parts])
+    assert_close(x, expected)
+
+
+def test_chunks_keep_a_covariance():
+    """Of a finite set it depends on x_t, and a step may ask for it."""
+    exact, seen = FiniteOracle(noise(6, 1, 3).float(), HO), []
+
+    def step(denoiser, xt, t, s, z):
+        assert isinstance(denoiser, WithCovariance)
+        seen.append((denoiser, denoiser.covariance(xt, t)))
+        assert_close(seen[-1][1], exact.covariance(xt, t))
+        return ddim(denoiser, xt, t, s, z)
+
+    list(sample(exact, (5000, 1, 3), [500, 100, 0], step, rng()))
+    assert [cov.shape for _, cov in seen] == [(5000, 3, 3)] * 2 and all(cov.std(0).max() > 1e-3 for _, cov in seen)
+    assert seen[0][0] is not exact
+
+    def small(denoiser, xt, t, s, z):
+        assert denoiser is exact
+        return ddim(denoiser, xt, t, s, z)
+
+    list(sample(exact, (40, 1, 3), [500, 100, 0], small, rng()))
 
 
 # --- against diffusers --------------------------------------------------------------------------------
@@ -458,6 +533,41 @@ def test_a_path(step, make, steps):
     assert all(torch.equal(x, y) for x, y in zip(path, again, strict=True))
     *_, other = sample(denoiser, (3, 1, 1), steps=steps, step=step, generator=rng(1))
     assert not torch.equal(other, path[-1])
+
+
+@pytest.fixture
+def double():
+    """Noise in float64, to see that numbers are equal to rounding."""
+    torch.set_default_dtype(DOUBLE)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("denoiser", [toy(), bent(HO), toy(schedule=cosine(50))], ids=["toy", "bent", "cosine"])
+def test_algorithm_2_as_printed_is_ancestral_on_all_T_steps(denoiser, double):
+    T = denoiser.schedule.T
+    *_, expected = sample(denoiser, (3, 1, 1), range(T, -1, -1), ancestral, rng(5))
+    assert_close(algorithm_2(denoiser, (3, 1, 1), rng(5)), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_walk_is_where_its_denoiser_is():
+    """The meta device stands for a GPU: it has no numbers, so there is nothing to be looked at."""
+    there = toy().float().to("meta")
+    assert all(x.is_meta for x in sample(there, (2, 1, 1), 4, check_finite=False))
+    assert all(x.is_meta for x in sample(there, (2, 1, 1), 4, start=torch.zeros(2, 1, 1), check_finite=False))
+    for denoiser in (toy().float(), Asks()):  # a plain function is taken to work on the CPU
+        assert all(x.device.type == "cpu" for x in sample(denoiser, (2, 1, 1), 4))
+    assert next(sample(toy().float(), (2, 1, 1), 4, device="meta")).is_meta
+
+
+@pytest.mark.parametrize("eta", [math.nan, 3.0])
+def test_a_step_that_diverges_is_told_unless_nobody_asks(eta):
+    """η = 3 asks for more noise than there is at s: √(1-ᾱ_s-σ²) is no number."""
+    walked, whole = [], partial(sample, guess(), (2, 1, 1), [28, 27, 26, 0], partial(ddim, eta=eta))
+    with pytest.raises(FloatingPointError, match=r"The step from t = 28(\.0)? to 27(\.0)? gave NaN or infinity"):
+        walked.extend(whole())
+    assert len(walked) == 1 and walked[0].isfinite().all()
+    assert [bool(x.isnan().all()) for x in whole(check_finite=False)] == [False, True, True, True]
 
 
 def test_the_path_is_made_of_the_steps():
@@ -565,30 +675,14 @@ def test_times_that_are_refused(times):
         sample(toy(schedule=cosine(20)), (1, 1, 1), steps=times)
 
 
-def test_steps_that_are_refused():
+@pytest.mark.parametrize("t", [1000.5, 1001, -1, math.nan])
+def test_a_time_outside_the_schedule_is_refused(t):
     denoiser, x = toy(), torch.zeros(1, 1, 1, dtype=DOUBLE)
-    with pytest.raises(ValueError, match=r"eta must not be negative, got -0\.1"):
-        ddim(denoiser, x, 5, 4, x, eta=-0.1)
-    with pytest.raises(ValueError, match=r"eta = 3\.0 asks for more noise at t = 1 .* eta <= 1"):
-        ddim(denoiser, x, 2, 1, x, eta=3.0)
-    for t, s in [(5, 5), (4, 5)]:
-        with pytest.raises(ValueError, match="s must be smaller than t"):
-            ancestral(denoiser, x, t, s, x)
-    with pytest.raises(ValueError, match=r"t must lie in 0…1000"):
-        ddim(denoiser, x, 1001, 1000, x)
+    with pytest.raises(ValueError, match=r"t must lie in 0…1000|A denoiser needs times in 0 < t <= 1000"):
+        ddim(denoiser, x, t, 0.5, x)
 
 
 WRONG = {
-    "s": (lambda d, x: ancestral(d, x, 5, "a", x), "s must be a number from 0 to"),
-    "t": (lambda d, x: ancestral(d, x, "a", 4, x), "t must be a number"),
-    "xt": (lambda d, x: heun(d, x[0], 5, 4, x), r"xt must have shape \(B, C, L\)"),
-    "noise": (lambda d, x: dpmpp_2m(d, x, 5, 4, x[:1]), "xt and noise must have the same shape"),
-    "forwards": (lambda d, x: ddim(d, x, 5, 6, x), "A step goes back in time: s must be smaller than t, got t = 5"),
-    "on the spot": (lambda d, x: ddim(d, x, 5, 5, x), "A step goes back in time: s must be smaller than t, got t = 5"),
-    "chunk": (lambda d, x: Memory(d, 0), "A chunk must be an integer from 1"),
-    "time of a memory": (lambda d, x: Memory(d)(x, "a"), "t must be a number"),
-    "state of a memory": (lambda d, x: Memory(d)(x[0], 5), r"xt must have shape \(B, C, L\)"),
-    "variance at 0": (lambda d, x: beta_tilde(d.schedule, 0, 0), "β̃ is the variance of a step back from t > 0"),
     "shape": (lambda d, x: sample(d, (2, 4)), r"Signals have a shape \(B, C, L\), got \(2, 4\)\."),
     "no shape": (lambda d, x: sample(d, 3), r"Signals have a shape \(B, C, L\), got 3\."),
     "sizes": (lambda d, x: sample(d, (2, 0, 4)), r"Each size of the shape \(B, C, L\) must be an integer from 1"),
@@ -635,6 +729,9 @@ def test_times_that_are_none_are_refused(times):
         sample(guess(), (2, 1, 1), times)
 
 
-def test_eta_is_called_by_its_name():
-    with pytest.raises((TypeError, ValueError), match="eta"):
-        list(sample(guess(), (2, 1, 1), 3, partial(ddim, eta=math.nan)))
+def test_a_wrapper_has_a_covariance_where_its_denoiser_has_one():
+    exact, x = toy(), torch.ones(3, 1, 1, dtype=torch.float64)
+    network = Denoiser(UNet1D(width=4, levels=1, blocks=1, dim=4), HO, Eps())
+    for wrap in (Counted, Chunked):
+        assert isinstance(wrap(exact), WithCovariance) and not isinstance(wrap(network), WithCovariance)
+        assert torch.equal(wrap(exact).covariance(x, 5), exact.covariance(x, 5))

@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -104,6 +105,20 @@ def test_ranks_share_the_rows_of_a_batch(ranks, plain):
             for rank, part in enumerate(parts):
                 joined[rank::ranks] = part[k]
             assert torch.equal(joined, tensor)
+
+
+class Named(NamedTuple):
+    """A batch with names, one of which holds nothing."""
+
+    x0: torch.Tensor
+    cond: torch.Tensor | None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_keeps_its_names_and_what_is_none(workers, plain):
+    for step, part in enumerate(batches(lambda step: Named(draw(step)[0], None), 2, rank=1, ranks=2, workers=workers)):
+        assert isinstance(part, Named) and part.cond is None
+        assert torch.equal(part.x0, plain[step][0][1::2])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -220,8 +220,6 @@ def test_boxes_that_are_refused(box, message):
         (lambda: BenchmarkMorlet(b=0.0), r"'b' needs a pair \(low, high\), got 0\.0"),
         (lambda: BenchmarkMorlet(s=(-1.0, 1.0)), "width s must be positive"),
         (lambda: BenchmarkMorlet(w=(7.0, 4.0)), "'w' needs finite limits low < high"),
-        (lambda: BenchmarkMorlet().render(torch.zeros(4, 2)), r"'b', 's', 'w'.*shape \(n, 3\), .* got \(4, 2\)"),
-        (lambda: BenchmarkMorlet().render(torch.zeros(3)), r"got \(3,\)"),
     ],
 )
 def test_families_that_are_refused(make, message):
@@ -257,8 +255,8 @@ BAD_SIGNALS = [
     (np.zeros((2, 1, 4)), TypeError, r"be a tensor of shape \(\w, C, L\), got ndarray"),
     (torch.zeros(3, 4), ValueError, r"have shape \(\w, C, L\), none of them 0, got \(3, 4\)"),
     (torch.zeros(0, 1, 4), ValueError, r"none of them 0, got \(0, 1, 4\)"),
-    (torch.zeros(2, 1, 4, dtype=torch.int64), TypeError, r"be floating point, got torch\.int64; .*\.float\(\)"),
-    (torch.tensor([[[0.0]], [[math.nan]], [[math.inf]]]), ValueError, "2 of 3 signals hold NaN or infinity"),
+    (torch.zeros(2, 1, 4, dtype=torch.int64), TypeError, r"be floating point.* got torch\.int64; .*\.float\(\)"),
+    (torch.tensor([[[0.0]], [[math.nan]], [[math.inf]]]), ValueError, "finite.* NaN or infinity in 2 of 3 rows"),
 ]
 
 

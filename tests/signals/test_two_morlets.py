@@ -4,9 +4,8 @@ import pytest
 import torch
 from helpers import HO, noise, rng
 
-from ddpm_lib import Family, FamilyOracle, Morlet, q_sample
+from ddpm_lib import Family, FamilyOracle, Morlet, morlet, q_sample
 from ddpm_lib.signals import TwoMorlets
-from ddpm_lib.signals.wavelets import wavelet
 from experiments import two_morlets
 from experiments.two_morlets import fit_both, gibbs
 
@@ -21,7 +20,7 @@ class Sum(Family):
         super().__init__({"left": (-2.0, 0.2), "right": (-0.2, 2.0)}, 64, (-4.0, 4.0))
 
     def formula(self, x, left, right):
-        return sum(wavelet(x, frequency=1.2, width=0.5, shift=b) for b in (left, right))
+        return sum(morlet(x, frequency=1.2, width=0.5, shift=b) for b in (left, right))
 
 
 @pytest.mark.slow

@@ -7,9 +7,12 @@ import torch
 from helpers import HO, SHORT, mean_and_error, net, rng, small
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
+from torch.testing import assert_close
 
 from ddpm_lib import (
+    X0,
     BenchmarkMorlet,
+    Denoiser,
     FamilyOracle,
     Gaussian,
     Recipe,
@@ -21,7 +24,7 @@ from ddpm_lib import (
     loss,
     loss_over_floor,
 )
-from ddpm_lib.training import LitDDPM, loop, threads
+from ddpm_lib.training import LitDDPM, algorithm_1, loop, reference_loop, threads
 from ddpm_lib.training.threads import Threads
 
 FAMILY = SHORT
@@ -47,29 +50,34 @@ def whole():
 
 @pytest.mark.parametrize("network", [net, partial(linear_skip, n=500, width=8, blocks=1, dim=16)], ids=["net", "skip"])
 def test_lightning_is_the_plain_loop(network):
-    """The ten lines that the book shows, with the same recipe: the same losses, and the same averaged weights."""
-    recipe = small(network=network)
-    denoiser = recipe.build()
-    draw, optimiser = recipe.draw(denoiser.network), recipe.optimiser(denoiser)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, recipe.learning_rate)
-    losses, average = [], None
-    for step in range(recipe.steps):
-        x0, t, eps, weight = draw(step)
-        value = (weight * loss(denoiser, x0, t, eps)).mean()
-        optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(denoiser.parameters(), recipe.clip)
-        optimiser.step()
-        rate.step()
-        losses.append(value.item())
-        now = [p.detach().clone() for p in denoiser.parameters()]
-        keep = 0.0 if average is None else min(recipe.ema, (1 + step) / (10 + step))
-        average = [keep * a + (1 - keep) * p for a, p in zip(average or now, now, strict=True)]
-    trained = fit(recipe)
-    assert trained.losses.tolist() == pytest.approx(losses, abs=1e-6)
-    for p, a in zip(trained.denoiser.parameters(), average, strict=True):
-        torch.testing.assert_close(p.detach(), a, rtol=1e-4, atol=1e-6)
+    """The ten lines that the book shows, with the same recipe: the same losses and weights; then their running mean."""
+    recipe, states = small(network=network, ema=0.9), []
+    denoiser, losses = reference_loop(recipe)
+    keep = LambdaCallback(on_train_batch_end=lambda _, module, *__: states.append(copies(module.denoiser)))
+    trained = fit(recipe, callbacks=[keep])
+    assert_close(trained.losses, losses, rtol=0, atol=1e-6)
+    assert_close(states[-1], copies(denoiser), rtol=1e-4, atol=1e-6)
+    average = states[0]
+    for step, now in enumerate(states[1:], 1):
+        decay = min(recipe.ema, (1 + step) / (10 + step))
+        average = [decay * a + (1 - decay) * p for a, p in zip(average, now, strict=True)]
+    assert_close(copies(trained.denoiser), average, rtol=1e-4, atol=1e-6)
     assert not trained.denoiser.training and losses[0] != losses[-1]
+
+
+def copies(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def test_algorithm_1_is_the_loss():
+    """As Ho et al. print it: with the same t and noise it is what `loss` gives, whatever the network predicts."""
+    x0 = FAMILY.sample(16, rng(0))[0]
+    denoiser = small(network=partial(linear_skip, n=500, width=8, blocks=1, dim=16)).build()
+    generator = rng(3)
+    t, eps = torch.randint(1, 1001, (16,), generator=generator), torch.randn(x0.shape, generator=generator)
+    assert_close(algorithm_1(denoiser, x0, rng(3)), loss(denoiser, x0, t, eps).mean())
+    of_x0 = Denoiser(denoiser.network, denoiser.schedule, X0())
+    assert_close(algorithm_1(of_x0, x0, rng(3)), loss(of_x0, x0, t, eps, lambda schedule, t: torch.ones(len(t))).mean())
 
 
 def threads_of(steps, **options):
@@ -272,7 +280,6 @@ def test_the_training_step_is_an_unbiased_mean():
     """With any density over t the weighted loss estimates L_simple with uniform t."""
     denoiser = small().build()
     module = LitDDPM(denoiser, small())
-    module.log = lambda *args, **options: None
     values = {}
     for name, density in {"even": None, "early": 1 / (100.0 + torch.arange(1, 1001))}.items():
         recipe = small(batch=64, density=lambda network, schedule, density=density: density)
