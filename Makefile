@@ -1,4 +1,5 @@
-# `make` alone lists what there is. Everything happens in one environment, $(VENV), made on first use.
+# `make` alone lists ten targets, `make help-all` every one; MAINTAINING.md says more of each.
+# Everything happens in one environment, $(VENV), made on first use.
 PYTHON ?= python3
 VENV ?= .venv
 # Which build of torch, asked only when the environment is made:
@@ -19,10 +20,19 @@ NO_CUDA := awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton)/} kept'
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env book zip pdf linkcheck number address test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
+.PHONY: help help-all env book zip pdf linkcheck number address picture test equations test-fast test-browser lowest coverage mutants faults fuzz scores benchmark experiments claims scoreboard model record lab lint format lock audit clean distclean
 
-help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+# Prints target and text of each line with ##: all of them, or those whose text begins with a group in [].
+LIST = awk -F ':.*\#\# ' '/^[a-z-]+:.*\#\# $(1)/ {sub(/^\[[a-z]+\] /, "", $$2); printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+help:  ## list ten targets
+	@echo "Use";      $(call LIST,\[use\])
+	@echo "Write";    $(call LIST,\[write\])
+	@echo "Maintain"; $(call LIST,\[maintain\])
+	@echo "All targets: make help-all, and MAINTAINING.md."
+
+help-all:  ## list all targets
+	@$(call LIST)
 
 env: $(STAMP)  ## make the environment and nothing else
 
@@ -39,32 +49,35 @@ $(STAMP): pyproject.toml lock.txt
 	@$(BIN)/python -m pip check >/dev/null || $(BIN)/python -m pip check
 	@touch $@
 
-book: $(STAMP)  ## run every chapter and build the pages into _build/html
+book: $(STAMP)  ## [use] run every chapter and build the pages into _build/html
 	$(BIN)/python tools/book.py build
 
 zip: book  ## the pages as one file that opens from disk: _build/diffusion-on-wavelets.zip
 	$(BIN)/python -c "import shutil; shutil.make_archive('_build/diffusion-on-wavelets', 'zip', '_build', 'html')"
 
-number: $(STAMP)  ## write the numbers of the chapters, from _toc.yml, into titles, equations and links (`make book` does it too)
+number: $(STAMP)  ## [write] number chapters, equations and links by the order in _toc.yml (`make book` does it too)
 	$(BIN)/python tools/book.py number
 
 address: $(STAMP)  ## write the book's public address, from _config.yml, into the chapters' first cells
 	$(BIN)/python tools/book.py address
 
+picture: $(STAMP)  ## draw the picture of the README: assets/noise_to_wavelet.svg
+	$(BIN)/python tools/picture.py
+
 pdf: book  ## the pages as one PDF, printed by Chromium: _build/diffusion-on-wavelets.pdf
 	$(BIN)/python tools/pdf.py
 
-linkcheck: $(STAMP)  ## ask every address that the book links to whether it is there (needs the net)
+linkcheck: $(STAMP)  ## check every external link of the book (needs a network)
 	BOOK_EXECUTE=off $(BIN)/jupyter-book build --builder linkcheck --path-output _build/linkcheck .
 
-test: $(STAMP)  ## all tests: library, doctests, every cell of every chapter, pages in a browser
+test: $(STAMP)  ## [use] all tests: library, doctests, every cell of every chapter, pages in a browser
 	$(BIN)/python -m pytest --nbval -m "not browser"
 	$(MAKE) test-browser
 
-equations: $(STAMP)  ## check the report's 52 equations; the last line counts
+equations: $(STAMP)  ## [use] check the report's 52 equations; prints a summary
 	$(BIN)/python -m ddpm_lib.equations
 
-test-fast: $(STAMP)  ## the tests of the library alone
+test-fast: $(STAMP)  ## [maintain] the tests of the library alone, about a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
@@ -84,63 +97,63 @@ coverage: $(STAMP)  ## which lines and branches of the library the tests reach; 
 	$(BIN)/python -m coverage run -m pytest tests ddpm_lib -m "not browser" -q
 	$(BIN)/python -m coverage report
 
-mutants: $(STAMP)  ## change the central files in every small way: which changes do the tests notice? goes on where it was stopped
+mutants: $(STAMP)  ## change the central files in every small way and count the changes that the tests notice; resumes if stopped
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/python tools/mutants.py
 
-faults: $(STAMP)  ## kill a training run 60 times and resume it to the bit; goes on where it was stopped; the last line counts
+faults: $(STAMP)  ## kill a training run 60 times and resume it bit for bit; resumes if stopped; prints a summary
 	$(BIN)/python tools/faults.py
 
-fuzz: $(STAMP)  ## hostile input for everything public, thousands of cases; the last line counts
+fuzz: $(STAMP)  ## hostile input for everything public, thousands of cases; prints a summary
 	FUZZ=long $(BIN)/python -m pytest tests/test_fuzz.py -q
 
-scores: $(STAMP)  ## measure the model that ships: one JSON line
+scores: $(STAMP)  ## measure the model in the package: one JSON line
 	$(BIN)/python tools/scores.py
 
-benchmark: $(STAMP)  ## train and sample this library and its peers side by side: a table and a figure
+benchmark: $(STAMP)  ## train and sample this library and others side by side: a table and a figure; resumes if stopped
 	$(BIN)/python -m pip install --quiet --no-deps denoising-diffusion-pytorch
 	$(BIN)/python benchmarks/compare.py
 
-experiments: $(STAMP)  ## train what the tables of the chapters lack, hours; goes on where it was stopped (RUN="models" only one)
+experiments: $(STAMP)  ## train what the tables of the chapters lack, hours; resumes if stopped (RUN="models" only one)
 	$(BIN)/python -m experiments $(RUN) --jobs $(JOBS)
 
-claims: $(STAMP)  ## hold each sentence that claims a difference to its table; the last line counts
+claims: $(STAMP)  ## compare each sentence that claims a difference with its table; prints a summary
 	$(BIN)/python -m experiments.claims
 
 scoreboard: $(STAMP)  ## every method of the book on the benchmark family, one row each
 	$(BIN)/python -m experiments.scoreboard
 
-model: $(STAMP)  ## train the model that ships anew, and write its card
+model: $(STAMP)  ## train the model in the package again, and write its card
 	$(BIN)/python tools/scores.py --train
 
-record: $(STAMP)  ## run chapters and store their outputs in them (some only: make record CHAPTERS="forward training")
+record: $(STAMP)  ## [write] run chapters and store their outputs (some only: make record CHAPTERS="forward training")
 	$(BIN)/python tools/book.py record $(CHAPTERS)
 
-lab: $(STAMP)  ## open the chapters in JupyterLab
+lab: $(STAMP)  ## [use] open the chapters in JupyterLab
 	$(BIN)/jupyter lab chapters
 
-lint: $(STAMP)  ## style, imports and types; changes nothing
+lint: $(STAMP)  ## [maintain] check style, imports and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)  ## put code and chapters into the house style
+format: $(STAMP)  ## [write] put code and chapters into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock:  ## compile lock.txt anew from pyproject.toml (after make env)
+lock:  ## compile lock.txt again from pyproject.toml (after make env)
 	$(COMPILE) --universal --upgrade --all-extras --generate-hashes --output-file lock.new
 	{ echo "# Compiled by 'make lock' from pyproject.toml. Not in it: torch, which is chosen by TORCH=, and what its CUDA build brings."; \
 	  $(NO_CUDA) lock.new; } > lock.txt
 	rm lock.new
 
-audit: $(STAMP)  ## ask PyPI for known holes in what an installation without extras brings
+audit: $(STAMP)  ## ask PyPI for known vulnerabilities in what an installation without extras brings
 	mkdir -p _build
 	$(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --constraint lock.txt pyproject.toml \
 	  --output-file _build/runtime.txt
 	$(BIN)/uv tool run pip-audit --strict --requirement _build/runtime.txt --no-deps --disable-pip
 
-clean:  ## remove _build: the pages, the kept runs of the chapters, the trained models
+clean:  ## [maintain] remove _build: the pages, the kept runs of the chapters, the trained models
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean  ## remove the environment as well

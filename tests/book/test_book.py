@@ -4,6 +4,8 @@ import ast
 import base64
 import json
 import re
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from importlib import import_module
@@ -386,14 +388,28 @@ def test_the_course_plan_names_every_chapter_and_exercises_that_exist():
     assert len(rows) == 12 and set(given) <= there and len(given) == len(set(given))
 
 
-def test_readme_and_makefile_agree():
-    readme = (ROOT / "README.md").read_text("utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"`?make ([a-z][a-z-]+)", "\n".join(re.findall(r"`[^`]*`|```.*?```", readme, re.S))))
-    assert {"book", "test", "record", "lab", "clean", "lint", "help"} <= targets
+@pytest.mark.parametrize("page", ["README.md", "MAINTAINING.md"])
+def test_readme_maintaining_and_makefile_agree(page):
+    text = (ROOT / page).read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    named = set(re.findall(r"`?make ([a-z][a-z-]+)", "\n".join(re.findall(r"`[^`]*`|```.*?```", text, re.S))))
     assert {"book", "test"} <= named <= targets
-    for path in re.findall(r"\]\(([^)#:]+)\)", readme):
+    assert page == "README.md" or named == targets
+    for path in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_make_help_shows_ten_targets_in_three_groups_and_help_all_every_one():
+    def shown(*arguments):
+        lines = subprocess.run(["make", "-s", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return re.findall(r"^(\w+)$", lines, re.M), re.findall(r"^  make ([a-z-]+) +\w", lines, re.M)
+
+    groups, ten = shown("help")
+    assert groups == ["Use", "Write", "Maintain"] and len(ten) == len(set(ten)) == 10
+    assert shown() == (groups, ten)
+    _, every = shown("help-all")
+    assert set(ten) < set(every) == set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
 
 
 def test_version_is_the_same_everywhere():
@@ -409,7 +425,7 @@ def test_the_lock_has_a_hash_for_all_but_torch():
     assert len(packages) == len(re.findall(r"^[a-z]", lock, re.M)) > 150
     assert not any(re.match(r"torch$|nvidia-|cuda-|triton", name) for name, _ in packages)
     (torch,) = re.findall(r"^TORCH_LOCKED := (\S+)$", (ROOT / "Makefile").read_text(), re.M)
-    assert f" torch=={torch}\n" in (ROOT / "README.md").read_text("utf-8")
+    assert f" torch=={torch}\n" in (ROOT / "MAINTAINING.md").read_text("utf-8")
 
 
 def test_the_map_of_the_book_is_what_the_chapters_say_they_need():
