@@ -240,7 +240,7 @@ def test_every_signal_has_its_own_measurement(rows):
     exact, x = Gaussian(torch.zeros(1, 4), torch.eye(4), HO), torch.zeros(2, 1, 4)
     seen = Measurement(torch.eye(4)[:2], 0.1)
     for y in (torch.zeros(rows, 2), torch.zeros(2, 1)):
-        with pytest.raises(ValueError, match="Measurements must have shape|y must have shape"):
+        with pytest.raises(ValueError, match=r"Measurements must have shape|y must have shape"):
             Guided(exact, seen, y)(x, 300)
         for step in (repaint, dps):
             with pytest.raises(ValueError, match="Measurements must have shape"):
