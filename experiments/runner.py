@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from io import BytesIO, StringIO
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from ddpm_lib import (
 from ddpm_lib.exact import MixtureOracle
 from ddpm_lib.measures import laws, predicted_noise
 from ddpm_lib.signals import Mixture
-from ddpm_lib.training.atomic import write_whole
+from ddpm_lib.training.atomic import atomic_write
 
 TABLES = Path(__file__).resolve().parent
 LOCKS = TABLES.parent / "_build" / "locks"
@@ -144,10 +144,10 @@ class Experiment:
 
     def keep(self, drawn: Mapping[str, np.ndarray]) -> None:
         """Add arrays to the file beside the table, before its row: a row that is there has its arrays."""
-        with self.lock("arrays"), BytesIO() as buffer:
+        with self.lock("arrays"):
             there = dict(np.load(self.tensors)) if self.tensors.exists() else {}
-            np.savez_compressed(buffer, **(there | drawn))
-            write_whole(self.tensors, buffer.getvalue())
+            with atomic_write(self.tensors) as file:
+                np.savez_compressed(file, **(there | drawn))
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; rows of the same run and seed that it replaces are dropped."""
@@ -157,7 +157,8 @@ class Experiment:
             writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
             writer.writeheader()
             writer.writerows([*rows, {k: _brief(v) for k, v in row.items()}])
-            write_whole(self.table, text.getvalue().encode())
+            with atomic_write(self.table) as file:
+                file.write(text.getvalue().encode())
 
 
 def _brief(value: Any) -> str:

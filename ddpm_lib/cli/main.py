@@ -39,7 +39,7 @@ from ..sampling.steps import dpmpp_2m_sde
 from ..signals.files import Signals
 from ..signals.finite import Finite
 from ..signals.source import signal_shape
-from ..training.atomic import written
+from ..training.atomic import atomic_write
 from ..training.distributed import part_of
 from . import runs
 from .output import export_arrays, picture, places, scale_of
@@ -114,7 +114,7 @@ def sample(arguments: Sequence[str]) -> None:
     name = "samples.npz" if options.part == "1/1" else f"samples-{options.part.replace('/', '-of-')}.npz"
     out, beside = places(options.out or Path(options.model or "", name), ".png", options.overwrite)
     run = runs.run_of(options.model)
-    with written(out) as file:  # opened first: a full or read-only disk is told before the work
+    with atomic_write(out) as file:  # opened first: a full or read-only disk is told before the work
         x = _draw(run, options)
         if isinstance(run.recipe.family, Signals):
             x = run.recipe.family.restore(x)

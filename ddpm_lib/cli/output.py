@@ -18,7 +18,7 @@ from torch import Tensor
 from ..diffusion.schedules import LEFTOVER, Schedule
 from ..signals.files import Signals
 from ..signals.source import Source
-from ..training.atomic import written
+from ..training.atomic import atomic_write
 
 __all__ = ["export_arrays", "free", "picture", "places", "say_scale", "scale_of"]
 
@@ -66,12 +66,12 @@ def export_arrays(tensors: Mapping[str, Tensor], path: Path, **said: Any) -> Non
     The manifest holds ``said``, and for each tensor its shape and the place of its first byte in the .npz, which is
     not compressed: a program that knows no .npz reads 4·size bytes from there.
     """
-    with written(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **{k: v.detach().cpu().numpy().astype("<f4") for k, v in tensors.items()})  # type: ignore[arg-type]
     with zipfile.ZipFile(path) as archive:
         places = {info.filename.removesuffix(".npy"): _place(archive, info) for info in archive.infolist()}
     weights = {k: {"shape": list(v.shape), "offset": places[k]} for k, v in tensors.items()}
-    with written(path.with_suffix(".json")) as file:
+    with atomic_write(path.with_suffix(".json")) as file:
         head = {"format": "ddpm_lib weights 1", "file": path.name, "dtype": "float32, little endian, row-major"}
         file.write(json.dumps({**head, **said, "tensors": weights}, indent=1).encode())
 
@@ -105,6 +105,6 @@ def picture(signals: Tensor, x: Tensor, path: Path) -> bool:
         ax.set_axis_off()
     for ax, signal in zip(axes.flat, first, strict=False):
         plots.curves(ax, x, signal)
-    with written(path) as file:
+    with atomic_write(path) as file:
         fig.savefig(file, format="png", metadata={"Software": None})
     return True

@@ -42,7 +42,7 @@ from ..signals.mixture import Mixture
 from ..signals.noisy import Noisy
 from ..signals.source import signal_shape
 from ..training import store
-from ..training.atomic import written
+from ..training.atomic import atomic_write
 from ..training.recipe import Recipe, longer
 from .output import free, say_scale, scale_of
 
@@ -148,13 +148,13 @@ def begin(folder: Path, options: Namespace, recipe: Recipe) -> None:
     if isinstance(recipe.family, Signals):
         copy = folder / "signals.npy"
         if not (copy.exists() and copy.samefile(recipe.family.path)):
-            with written(copy) as file:
+            with atomic_write(copy) as file:
                 np.save(file, recipe.family.raw.numpy())
         said.recipe.family.init_args.path = copy.name
     parser = ArgumentParser()
     recipe_options(parser)
     head = f"# ddpm_lib {__version__}, torch {torch.__version__}. Repeat it: ddpm fit FOLDER --config {CONFIG}\n"
-    with written(config) as file:
+    with atomic_write(config) as file:
         file.write((head + parser.dump(said, skip_validation=True)).encode())
 
 

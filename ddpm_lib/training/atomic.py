@@ -8,19 +8,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["prepare", "write_whole", "written"]
+__all__ = ["atomic_write", "prepare"]
 
 
 @contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
-    """An open file, in a folder that is made where there is none, that appears under its name when all is written.
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears at ``path`` only when the block ends without an error.
 
-    A kill, a full disk or a loss of power leaves what was there before.
+    Missing folders are created. A kill, a full disk or a loss of power leaves what was there before.
 
     Raises:
-        OSError: in one sentence, why it could not be written.
+        OSError: one sentence that says why the file could not be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "below", "file")
+    ...     with atomic_write(path) as file:
+    ...         size = file.write(b"new")
+    ...         before = path.exists()
+    ...     print(before, path.read_bytes())
+    False b'new'
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # in the same folder: only there is renaming atomic
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # renaming is atomic within a file system only
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -31,21 +40,17 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise type(error)(f"{path} cannot be written ({error.strerror}); what was there is untouched.") from error
     finally:
-        with suppress(OSError):  # where the folder cannot be written there is no part
+        with suppress(OSError):  # a folder that cannot be written holds no part
             part.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write these bytes as `written` does."""
-    with written(path) as file:
-        file.write(data)
-
-
 def prepare(path: Path) -> None:
-    """Make a file's folder, and remove what killed writers of it left there: a living one would lose its work.
+    """Create the folder of a file and remove the parts that killed processes left there.
+
+    No other process may be writing the file: it would lose its part.
 
     Raises:
-        OSError: in one sentence, why nothing can be written there.
+        OSError: one sentence that says why the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

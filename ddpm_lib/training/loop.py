@@ -25,7 +25,7 @@ from ..checks import count
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import loss
 from ..signals.batches import batches
-from .atomic import prepare, write_whole
+from .atomic import atomic_write, prepare
 from .distributed import lost, over_processes, place
 from .recipe import Batch, Recipe
 from .threads import Threads
@@ -124,7 +124,8 @@ class _Checkpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getbuffer())
+        with atomic_write(Path(path)) as file:
+            file.write(buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums

@@ -20,7 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .loop import Fit
 from ..diffusion.denoiser import Denoiser
-from .atomic import prepare, write_whole
+from .atomic import atomic_write, prepare
 from .recipe import Recipe, longer
 
 __all__ = ["cache_dir", "load", "pretrained", "save", "train_or_load"]
@@ -43,7 +43,8 @@ def save(trained: Fit, path: str | Path, **card: Any) -> None:
     tensors["losses"], tensors["log_alpha_bar"] = trained.losses, _table(denoiser)
     said = json.dumps(card, sort_keys=True)
     header = {"format": FORMAT, "card": said, "sha256": _checksum(said, tensors)}
-    write_whole(Path(path), to_bytes(tensors, metadata=header))
+    with atomic_write(Path(path)) as file:
+        file.write(to_bytes(tensors, metadata=header))
 
 
 def _checksum(said: str, tensors: dict[str, Tensor]) -> str:
