@@ -461,7 +461,7 @@ def files(name, d):
         recipe = small(family=FAMILY)
         denoiser = recipe.build()
         judge(lambda: load(denoiser, path).losses)
-        judge(lambda: store._recipe_of(path))
+        judge(lambda: store._fingerprint(path))
         odd = d(st.sampled_from([Path(folder), Path(folder) / "none", path]))
         judge(lambda: load(denoiser, odd).losses)
 

@@ -10,7 +10,6 @@ a LightningModule and its data from options, where here both follow from the rec
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -23,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from safetensors import safe_open
 from torch import Tensor
 
 from .. import __version__
@@ -233,9 +231,8 @@ def run_of(model: str | None) -> Run:
         recipe_options(parser)
         recipe = recipe_of(parser, parser.parse_path(Path(model, CONFIG)))
     denoiser = recipe.build()
-    store.read(denoiser, file)
-    with safe_open(file, framework="pt") as header:
-        fingerprint = json.loads(header.metadata()["card"]).get("recipe")
-    if fingerprint != recipe.fingerprint():
+    card, _ = store.read_into(denoiser, file)
+    fingerprint = recipe.fingerprint()
+    if card.get("recipe") != fingerprint:
         raise ValueError(f"{file} is not of the {CONFIG} beside it: that, or what it names, has changed since.")
     return Run(name, recipe, denoiser.eval(), fingerprint)

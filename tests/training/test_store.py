@@ -14,7 +14,7 @@ import torch
 from helpers import SHORT, net, rng
 from helpers import small as recipe_of
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ddpm_lib import (
     FamilyOracle,
@@ -91,6 +91,29 @@ def test_the_file_says_what_it_is_and_appears_whole(trained, saved, monkeypatch)
     with pytest.raises(OSError, match=r"model\.safetensors cannot be written \(No space left.*untouched\.$"):
         save(trained, saved)
     assert saved.read_bytes() == before and not list(saved.parent.glob("*.part"))
+
+
+def test_one_reader_gives_the_card_and_the_tensors(trained, saved):
+    card, tensors = store.read(saved)
+    assert card == {"family": "wavelets", "steps": 10}
+    assert torch.equal(tensors.pop("losses"), trained.losses) and tensors.pop("log_alpha_bar").dtype == torch.float64
+    state = trained.denoiser.network.state_dict()
+    assert tensors.keys() == {f"network.{name}" for name in state}
+    assert all(torch.equal(tensors[f"network.{name}"], value) for name, value in state.items())
+    *whole, last = saved.read_bytes()
+    saved.write_bytes(bytes([*whole, last ^ 1]))
+    with pytest.raises(ValueError, match="does not agree with its checksum"):
+        store.read(saved)
+    assert store.read(saved, header_only=True) == (card, {})
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3", None])
+def test_a_card_that_cannot_be_read_is_empty(text, saved):
+    """In a file of the first format, in which nothing else would notice."""
+    header = {"format": "ddpm_lib 1"} | ({} if text is None else {"card": text})
+    save_file(load_file(saved), saved, metadata=header)
+    card, losses = store.read_into(small(network=SKIP).build(), saved)
+    assert card == {} and len(losses) == 10
 
 
 def refuse(denoiser, path, message):
