@@ -42,7 +42,7 @@ from ..signals.source import signal_shape
 from ..training.atomic import atomic_write
 from ..training.distributed import part_of
 from . import runs
-from .output import export_arrays, picture, places, scale_of
+from .output import export_weights, free, output_path, picture, scale_of
 
 
 class _Format(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -112,7 +112,9 @@ def sample(arguments: Sequence[str]) -> None:
     options = _options(sample, arguments, samples=16)
     part_of(options.n, options.part)  # a wrong one is told before anything is written
     name = "samples.npz" if options.part == "1/1" else f"samples-{options.part.replace('/', '-of-')}.npz"
-    out, beside = places(options.out or Path(options.model or "", name), ".png", options.overwrite)
+    out = output_path(Path(options.out or Path(options.model or "", name)), ".npz", options.overwrite)
+    beside = out.with_suffix(".png")
+    free(beside, options.overwrite)
     run = runs.run_of(options.model)
     with atomic_write(out) as file:  # opened first: a full or read-only disk is told before the work
         x = _draw(run, options)
@@ -153,25 +155,35 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Write the weights of a model for programs that have no torch: weights.npz (float32, little endian) and
-    weights.json, which says for each its shape and the offset of its first byte in the .npz, which is not compressed;
-    and the schedule, the network in words and the scale of the signals. Into the folder of the run (for the model
-    that ships: into this folder), or where --out says.
+    """Write the weights of a model for programs that have no torch, as one file, weights.safetensors.
 
-      ddpm export runs/first --out page/weights.npz
+    It goes into the folder of the run (for the model that ships: into this folder), or where --out says.
 
-    In Python: numpy.load("weights.npz"). In JavaScript: new Float32Array(buffer.slice(offset, offset + 4*size)).
+      ddpm export runs/first --out page/weights.safetensors
+
+    The tensors are those of the network, network.NAME (float32), and log_alpha_bar (float64) of the schedule, t = 0…T.
+    The header's __metadata__.card is JSON: recipe (its fingerprint), shape of a signal, network in words, what it
+    predicts, and for signals from a file mean and scale of each channel: the network sees (signal - mean) / scale.
+
+    In Python, with numpy:
+
+      weights = safetensors.numpy.load_file("weights.safetensors")
+
+    In JavaScript (log_alpha_bar is a Float64Array):
+
+      const file = await (await fetch("weights.safetensors")).arrayBuffer(), view = new DataView(file);
+      const start = 8 + view.getUint32(0, true), header = JSON.parse(new TextDecoder().decode(file.slice(8, start)));
+      const tensor = (name) => new Float32Array(file.slice(...header[name].data_offsets.map((at) => start + at)));
     """
     options = _options(export, arguments)
-    out, manifest = places(options.out or Path(options.model or "", "weights.npz"), ".json", options.overwrite)
+    path = Path(options.out or Path(options.model or "", "weights.safetensors"))
+    out = output_path(path, ".safetensors", options.overwrite)
     run = runs.run_of(options.model)
-    family, schedule, network = run.recipe.family, run.recipe.schedule, run.denoiser.network
-    said = {"recipe": run.fingerprint, "shape": signal_shape(family), "network": repr(network), **scale_of(family)}
-    said |= {"predicts": type(run.recipe.parametrisation).__name__}
-    said |= {"log_alpha_bar": schedule.log_alpha_bar(torch.arange(schedule.T + 1)).tolist()}
-    tensors = network.state_dict()
-    export_arrays(tensors, out, **said)
-    print(f"{out}, {manifest}: {sum(v.numel() for v in tensors.values()):,} numbers in {len(tensors)} tensors")
+    family, network = run.recipe.family, run.denoiser.network
+    card = {"recipe": run.fingerprint, "shape": signal_shape(family), "network": repr(network), **scale_of(family)}
+    export_weights(run.denoiser, out, **card, predicts=type(run.recipe.parametrisation).__name__)
+    tensors = network.state_dict().values()
+    print(f"{out}: {sum(v.numel() for v in tensors):,} numbers in {len(tensors)} tensors, and log_alpha_bar")
 
 
 def _options(command: Callable[..., None], arguments: Sequence[str], samples: int = 0) -> Namespace:
@@ -191,7 +203,7 @@ def _options(command: Callable[..., None], arguments: Sequence[str], samples: in
         add("--draws", type=int, default=2048, help="fresh signals that the loss is measured on")
         add("--json", action="store_true", help="print one JSON line instead of a table")
     else:
-        add("--out", help="another place for the .npz, with what belongs to it beside it")
+        add("--out", help="the file to write, instead of one in FOLDER")
         add("--overwrite", action="store_true", help="write over files that are there")
     options = parser.parse_args(arguments)
     if samples and options.n < 1:

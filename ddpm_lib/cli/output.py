@@ -1,26 +1,24 @@
-"""What the commands write and print: arrays that anything can read, a picture, the scale of the signals."""
+"""What the commands write and print: weights for other programs, a picture, the scale of the signals."""
 
 from __future__ import annotations
 
 import json
 import math
-import struct
 import warnings
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors.numpy import save as to_bytes
 from torch import Tensor
 
+from ..diffusion.denoiser import Denoiser
 from ..diffusion.schedules import LEFTOVER, Schedule
 from ..signals.files import Signals
 from ..signals.source import Source
 from ..training.atomic import atomic_write
 
-__all__ = ["export_arrays", "free", "picture", "places", "say_scale", "scale_of"]
+__all__ = ["export_weights", "free", "output_path", "picture", "say_scale", "scale_of"]
 
 
 def scale_of(family: Source) -> dict[str, list[float]]:
@@ -50,42 +48,26 @@ def free(path: Path, overwrite: bool, instead: str = "name another place with --
         raise FileExistsError(f"{path} is there already: {instead}.")
 
 
-def places(npz: str | Path, other: str, overwrite: bool) -> tuple[Path, Path]:
-    """Where an .npz goes, and the file of another suffix beside it; both must be free."""
-    out = Path(npz)
-    if out.suffix != ".npz":
-        raise ValueError(f"--out must name an .npz file, got {out}.")
-    for path in (out, out.with_suffix(other)):
-        free(path, overwrite)
-    return out, out.with_suffix(other)
+def output_path(path: Path, suffix: str, overwrite: bool) -> Path:
+    """Return where a command writes; raise unless the name ends in ``suffix`` and no file is lost."""
+    if path.suffix != suffix:
+        raise ValueError(f"--out must name a {suffix} file, got {path}.")
+    free(path, overwrite)
+    return path
 
 
-def export_arrays(tensors: Mapping[str, Tensor], path: Path, **said: Any) -> None:
-    """Write tensors to ``path`` (.npz, float32, little endian) and a manifest beside it (.json).
+def export_weights(denoiser: Denoiser, path: Path, **card: Any) -> None:
+    """Write network and schedule of a denoiser to a safetensors file, and `card` (a description) into its header.
 
-    The manifest holds ``said``, and for each tensor its shape and the place of its first byte in the .npz, which is
-    not compressed: a program that knows no .npz reads 4·size bytes from there.
+    The tensors are those of the network, "network.…" in float32, and "log_alpha_bar" (T + 1,) in float64. The header
+    names no torch, so ``safetensors.numpy.load_file`` reads the file, and so does a page.
     """
+    arrays = {f"network.{k}": v.detach().cpu().float().numpy() for k, v in denoiser.network.state_dict().items()}
+    schedule = denoiser.schedule
+    arrays["log_alpha_bar"] = schedule.log_alpha_bar(torch.arange(schedule.T + 1)).cpu().numpy()
+    header = {"card": json.dumps({"format": "ddpm_lib weights 2", **card})}  # one entry: of more the order would vary
     with atomic_write(path) as file:
-        np.savez(file, **{k: v.detach().cpu().numpy().astype("<f4") for k, v in tensors.items()})  # type: ignore[arg-type]
-    with zipfile.ZipFile(path) as archive:
-        places = {info.filename.removesuffix(".npy"): _place(archive, info) for info in archive.infolist()}
-    weights = {k: {"shape": list(v.shape), "offset": places[k]} for k, v in tensors.items()}
-    with atomic_write(path.with_suffix(".json")) as file:
-        head = {"format": "ddpm_lib weights 1", "file": path.name, "dtype": "float32, little endian, row-major"}
-        file.write(json.dumps({**head, **said, "tensors": weights}, indent=1).encode())
-
-
-def _place(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Offset of the first number of a member: after its header in the zip, and that of the .npy."""
-    with archive.open(info) as member:
-        np.lib.format.read_magic(member)
-        np.lib.format.read_array_header_1_0(member)
-        header = member.tell()
-    assert archive.fp is not None
-    archive.fp.seek(info.header_offset + 26)
-    name, extra = struct.unpack("<HH", archive.fp.read(4))
-    return info.header_offset + 30 + name + extra + header
+        file.write(to_bytes(arrays, metadata=header))
 
 
 def picture(signals: Tensor, x: Tensor, path: Path) -> bool:

@@ -1,11 +1,15 @@
 """The command line: runs that repeat, signals of your own, figures to read, one sentence for what fails."""
 
+import ast
 import errno
+import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import rng
+from pages import served
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -450,21 +455,92 @@ def test_tables_say_what_is_known(here, capsys):
         assert "not known" in text and why in text and "distance" in text and "valid" not in text
 
 
-def test_exported_weights_need_no_torch(here, capsys):
+def read_by_hand(path):
+    """The card, and name → (dtype, shape, numbers), of a safetensors file: its format in ten lines."""
+    data = Path(path).read_bytes()
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + size])
+    card = json.loads(header.pop("__metadata__")["card"])
+    tensors = {}
+    for name, entry in header.items():
+        (begin, end), letter = entry["data_offsets"], {"F32": "f", "F64": "d"}[entry["dtype"]]
+        numbers = struct.unpack(f"<{math.prod(entry['shape'])}{letter}", data[8 + size + begin : 8 + size + end])
+        tensors[name] = entry["dtype"], entry["shape"], numbers
+    return card, tensors
+
+
+def test_exported_weights_are_read_by_hand(here):
     assert main(["export", "mine"]) == 0
-    page = json.loads(Path("mine/weights.json").read_text())
-    whole, stored = Path("mine", page["file"]).read_bytes(), load_file("mine/model.safetensors")
-    names = {name.removeprefix("network.") for name in stored if name.startswith("network.")}
-    assert page["tensors"].keys() == names
-    with np.load("mine/weights.npz", allow_pickle=False) as file:
-        for name, place in page["tensors"].items():
-            expected = stored[f"network.{name}"].numpy()
-            flat = np.frombuffer(whole, "<f4", expected.size, place["offset"])  # what a page does
-            assert np.array_equal(flat.reshape(place["shape"]), expected), name
-            assert np.array_equal(file[name], expected) and file[name].dtype == "<f4"
-    assert len(page["log_alpha_bar"]) == 1001 and page["shape"] == [2, 20] and page["predicts"] == "Eps"
-    assert len(page["mean"]) == len(page["scale"]) == 2
-    assert page["recipe"] == run_of("mine").fingerprint
+    assert sorted(os.listdir("mine")) == sorted([*FILES, "signals.npy", "weights.safetensors"])
+    card, tensors = read_by_hand("mine/weights.safetensors")
+    stored = load_file("mine/model.safetensors")
+    del stored["losses"]
+    assert tensors.keys() == stored.keys()
+    for name, value in stored.items():
+        dtype, shape, numbers = tensors[name]
+        assert dtype == ("F64" if name == "log_alpha_bar" else "F32") and shape == list(value.shape)
+        assert list(numbers) == value.flatten().tolist(), name
+    run = run_of("mine")
+    assert card["recipe"] == run.fingerprint and card["network"] == repr(run.denoiser.network)
+    assert card["shape"] == [2, 20] and card["predicts"] == "Eps" and len(tensors["log_alpha_bar"][2]) == 1001
+    assert card["mean"] == run.recipe.family.mean.flatten().tolist() and len(card["mean"]) == 2
+    assert card["scale"] == run.recipe.family.scale.flatten().tolist() and len(card["scale"]) == 2
+    assert main(["export", "run"]) == 0
+    assert not {"mean", "scale"} & read_by_hand("run/weights.safetensors")[0].keys()
+
+
+def help_of(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return capsys.readouterr().out
+
+
+def test_the_help_of_export_reads_it_with_numpy_and_without_torch(here, capsys):
+    assert main(["export", "mine"]) == 0
+    (line,) = re.findall(r"^  (weights = .*)$", help_of("export", capsys), re.M)
+    code = f"""
+import sys
+import safetensors.numpy
+{line}
+assert "torch" not in sys.modules
+print({{name: (x.dtype.name, x.shape, float(x.sum(dtype="float64"))) for name, x in weights.items()}})
+"""
+    done = process("-c", code, cwd="mine")
+    assert done.returncode == 0, done.stderr
+    stored = load_file("mine/model.safetensors")
+    del stored["losses"]
+    assert ast.literal_eval(done.stdout) == {
+        name: (str(x.dtype).removeprefix("torch."), tuple(x.shape), float(x.numpy().sum(dtype="float64")))
+        for name, x in stored.items()
+    }
+
+
+@pytest.mark.browser
+def test_the_help_of_export_reads_it_in_a_page(here, capsys, chromium):
+    assert main(["export", "mine"]) == 0
+    lines = re.findall(r"^  (const .*)$", help_of("export", capsys), re.M)
+    assert len(lines) == 3
+    _, tensors = read_by_hand("mine/weights.safetensors")
+    names = [name for name, (dtype, *_) in tensors.items() if dtype == "F32"]
+    result = "[JSON.parse(header.__metadata__.card).shape, names.map((name) => Array.from(tensor(name)))]"
+    script = "\n".join(["async (names) => {", *lines, f"return {result};", "}"])
+    with served("mine") as address:
+        tab = chromium.new_page()
+        tab.goto(address)
+        found = tab.evaluate(script, names)
+        tab.close()
+    assert found == [[2, 20], [list(tensors[name][2]) for name in names]]
+
+
+def test_an_export_is_equal_to_the_bit_and_replaced_only_when_told_to(here, refused):
+    assert main(["export", "run", "--out", "page/w.safetensors"]) == 0 and os.listdir("page") == ["w.safetensors"]
+    first = Path("page/w.safetensors").read_bytes()
+    Path("page/w.safetensors").write_bytes(b"mine")
+    assert "--overwrite" in refused("export", "run", "--out", "page/w.safetensors")
+    assert Path("page/w.safetensors").read_bytes() == b"mine"
+    assert main(["export", "run", "--out", "page/w.safetensors", "--overwrite"]) == 0
+    assert Path("page/w.safetensors").read_bytes() == first
+    assert ".safetensors" in refused("export", "run", "--out", "page/w.npz") and os.listdir("page") == ["w.safetensors"]
 
 
 # --- what fails ---------------------------------------------------------------------------------------
@@ -545,6 +621,8 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_file(here, monkeypatch, refuse
 
     monkeypatch.setattr(np, "savez", full)
     assert os.strerror(errno.ENOSPC) in refused("sample", "run", "--n=1", "--steps=1")
+    monkeypatch.setattr("ddpm_lib.cli.output.to_bytes", lambda *_, **__: full(io.BytesIO()))
+    assert os.strerror(errno.ENOSPC) in refused("export", "run")
     assert sorted(os.listdir("run")) == FILES
 
 
