@@ -1,4 +1,4 @@
-"""What the commands write and print: weights for other programs, a picture, the scale of the signals."""
+"""What the commands print and write: the scale of the signals, weights for other programs, a picture."""
 
 from __future__ import annotations
 
@@ -18,60 +18,67 @@ from ..signals.files import Signals
 from ..signals.source import Source
 from ..training.atomic import atomic_write
 
-__all__ = ["export_weights", "free", "output_path", "picture", "say_scale", "scale_of"]
+__all__ = ["export_weights", "output_path", "plot_signals", "print_scale", "refuse_to_overwrite", "scale_of"]
 
 
 def scale_of(family: Source) -> dict[str, list[float]]:
-    """What was taken off signals from a file, and what they were divided by: by channel."""
-    return {k: getattr(family, k).flatten().tolist() for k in ("mean", "scale")} if isinstance(family, Signals) else {}
+    """Return the mean and the scale of each channel of signals from a file; nothing for other sources."""
+    if not isinstance(family, Signals):
+        return {}
+    return {"mean": family.mean.flatten().tolist(), "scale": family.scale.flatten().tolist()}
 
 
-def say_scale(family: Source, schedule: Schedule) -> None:
-    """Print the scale of signals from a file; warn where noise of this schedule drowns or spares all signals."""
+def print_scale(family: Source, schedule: Schedule) -> None:
+    """Print the scale of signals from a file; warn if any signals are too large or too small for the schedule."""
     if isinstance(family, Signals):
         print(family)
-    size = float(family.sample(256, torch.Generator())[0].square().mean().sqrt())
-    left, first = size * float(schedule.alpha_bar(schedule.T).sqrt()), float((1 - schedule.alpha_bar(1)).sqrt())
+    signals, _ = family.sample(256, torch.Generator())
+    size = float(signals.square().mean().sqrt())
+    left = size * float(schedule.alpha_bar(schedule.T).sqrt())
+    first = float((1 - schedule.alpha_bar(1)).sqrt())
     if left > LEFTOVER:
-        what = f"at t = T they are still {left:.2g} times the noise, and sampling starts without them"
+        problem = f"at t = T they are still {left:.2g} times the noise, and sampling starts without them"
     elif size < first:
-        what = f"at t = 1 they are already below the noise, {first:.2g}"
+        problem = f"at t = 1 they are already below the noise, {first:.2g}"
     else:
         return
-    how = "Scale them; signals from a file with --recipe.family.standardize true."
-    warnings.warn(f"The signals have size {size:.3g} (root mean square): {what}. {how}", stacklevel=2)
+    advice = "Scale them; signals from a file with --recipe.family.standardize true."
+    warnings.warn(f"The signals have size {size:.3g} (root mean square): {problem}. {advice}", stacklevel=2)
 
 
-def free(path: Path, overwrite: bool, instead: str = "name another place with --out, or add --overwrite") -> None:
-    """Refuse to write over what is there, unless told to."""
+def refuse_to_overwrite(
+    path: Path, overwrite: bool, advice: str = "name another place with --out, or add --overwrite"
+) -> None:
+    """Raise if a file exists and may not be overwritten."""
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} is there already: {instead}.")
+        raise FileExistsError(f"{path} is there already: {advice}.")
 
 
-def output_path(path: Path, suffix: str, overwrite: bool) -> Path:
-    """Return where a command writes; raise unless the name ends in ``suffix`` and no file is lost."""
+def output_path(out: str | None, folder: str | None, name: str, overwrite: bool) -> Path:
+    """Return the file that --out names, or the one of this name in the folder; raise if a file would be lost."""
+    path, suffix = Path(out or Path(folder or "", name)), Path(name).suffix
     if path.suffix != suffix:
-        raise ValueError(f"--out must name a {suffix} file, got {path}.")
-    free(path, overwrite)
+        raise ValueError(f"--out must end in {suffix}, got {path}.")
+    refuse_to_overwrite(path, overwrite)
     return path
 
 
-def export_weights(denoiser: Denoiser, path: Path, **card: Any) -> None:
+def export_weights(denoiser: Denoiser, path: Path, card: dict[str, Any]) -> None:
     """Write network and schedule of a denoiser to a safetensors file, and `card` (a description) into its header.
 
-    The tensors are those of the network, "network.…" in float32, and "log_alpha_bar" (T + 1,) in float64. The header
-    names no torch, so ``safetensors.numpy.load_file`` reads the file, and so does a page.
+    The tensors are those of the network, "network.…" in float32, and "log_alpha_bar" (T + 1,) in float64. Any reader
+    of safetensors files reads it, without torch.
     """
     arrays = {f"network.{k}": v.detach().cpu().float().numpy() for k, v in denoiser.network.state_dict().items()}
     schedule = denoiser.schedule
     arrays["log_alpha_bar"] = schedule.log_alpha_bar(torch.arange(schedule.T + 1)).cpu().numpy()
-    header = {"card": json.dumps({"format": "ddpm_lib weights 2", **card})}  # one entry: of more the order would vary
+    header = {"card": json.dumps({"format": "ddpm_lib weights 2", **card})}  # the order of several entries would vary
     with atomic_write(path) as file:
         file.write(to_bytes(arrays, metadata=header))
 
 
-def picture(signals: Tensor, x: Tensor, path: Path) -> bool:
-    """Draw the first 16 signals (n, C, L) over positions x (L,) into a .png; False where matplotlib is missing."""
+def plot_signals(signals: Tensor, x: Tensor, path: Path) -> bool:
+    """Draw the first 16 signals (n, C, L) over positions x (L,) into a .png; return whether matplotlib was there."""
     try:
         import matplotlib
     except ImportError:

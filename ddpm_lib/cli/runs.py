@@ -1,7 +1,7 @@
 """A run in a folder: its options as YAML, its weights, and the way back from them to the model.
 
 ``config.yaml`` holds all options, enough to repeat the run; ``model.safetensors`` the averaged weights; ``last.ckpt``
-what is needed to go on; ``signals.npy`` the signals, where they came from a file. The config names classes and
+what is needed to resume; ``signals.npy`` the signals, where they came from a file. The config names classes and
 functions, which are imported: open runs of people you trust.
 
 `train` is `Recipe` and `fit` and nothing else, so there is one way to train. LightningCLI would be a second: it builds
@@ -42,32 +42,26 @@ from ..signals.source import signal_shape
 from ..training import store
 from ..training.atomic import atomic_write
 from ..training.recipe import Recipe, longer
-from .output import free, say_scale, scale_of
+from .output import print_scale, refuse_to_overwrite, scale_of
 
-__all__ = ["Run", "parse", "recipe_of", "recipe_options", "run_of", "sentence", "train"]
+__all__ = ["Run", "add_recipe_options", "build_recipe", "error_message", "load_run", "parse", "train"]
 
 
+CONFIG, MODEL, LAST = "config.yaml", "model.safetensors", "last.ckpt"
+FAMILY = "--recipe.family"
+LONGEST = 8192  # numbers per signal, beyond which a covariance takes minutes and gigabytes
 TRAINER = (
     "accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "num_nodes", "plugins", "precision",
     "profiler", "strategy", "sync_batchnorm",
 )  # fmt: skip
-"""What of Lightning's Trainer can be chosen; the rest follows from the recipe."""
+"""The options of Lightning's Trainer that can be chosen; the others follow from the recipe."""
 
 
-FAMILY = "--recipe.family"
-
-
-CONFIG, MODEL, LAST = "config.yaml", "model.safetensors", "last.ckpt"
-
-
-LONGEST = 8192  # numbers a signal, beyond which a covariance takes minutes and gigabytes
-
-
-def recipe_options(parser: ArgumentParser) -> None:
-    """Add what a config file holds: the recipe, and what goes to Lightning."""
+def add_recipe_options(parser: ArgumentParser) -> None:
+    """Add the options that a config file holds: the recipe, and what goes to Lightning."""
     parser.add_class_arguments(Recipe, "recipe", skip={"family", "network", "density", "weight"}, instantiate=False)
-    given = {"schedule": "ddpm_lib.linear", "parametrisation": "ddpm_lib.Eps"}
-    parser.set_defaults({f"recipe.{name}": {"class_path": path} for name, path in given.items()})
+    for name, path in (("schedule", "ddpm_lib.linear"), ("parametrisation", "ddpm_lib.Eps")):
+        parser.set_defaults({f"recipe.{name}": {"class_path": path}})
     add = parser.add_argument
     add(
         FAMILY,
@@ -76,90 +70,96 @@ def recipe_options(parser: ArgumentParser) -> None:
     )
     add("--recipe.network", type=Callable, default=linear_skip, help="function (family, seed, **sizes) → network")
     add("--recipe.sizes", type=dict[str, Any], default={}, help="of the network, such as --recipe.sizes.width 16")
-    often = "function (network, schedule) → how often each t is drawn"
-    add("--recipe.density", type=Callable, default=by_linear_error, help=often)
+    density = "function (network, schedule) → how often each t is drawn"
+    add("--recipe.density", type=Callable, default=by_linear_error, help=density)
     weight = "function (schedule, t) → weight of the square error of x0, such as ddpm_lib.min_snr or ddpm_lib.vlb"
     add("--recipe.weight", type=Callable, default=simple, help=weight)
-    passed = f"to Lightning's Trainer, such as --trainer.devices 2: {', '.join(TRAINER)}"
-    add("--trainer", type=dict[str, Any], default={}, help=passed)
+    trainer = f"to Lightning's Trainer, such as --trainer.devices 2: {', '.join(TRAINER)}"
+    add("--trainer", type=dict[str, Any], default={}, help=trainer)
     add("--workers", type=int, default=0, help="processes that draw batches ahead; the batches stay the same")
-    kept = "threads to keep to; by default torch's, and fewer while other programs take the cores"
-    add("--threads", type=int | None, default=None, help=kept)
+    threads = "number of threads; by default torch's, and fewer while other programs use the cores"
+    add("--threads", type=int | None, default=None, help=threads)
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Options from the command line.
+    """Parse the command line.
 
-    Where a class is named, jsonargparse keeps what the one before it had under the same name, defaults too. The length
-    or shift of one family means nothing to another: null in between makes it forget.
+    Where a class is named, jsonargparse keeps the options of the class before it that have the same name, defaults
+    too. The length or shift of one family means nothing to another: null in between clears them.
     """
-    named = {argument.split("=")[0] for argument in arguments}
-    clean = [part for given in arguments for part in ([FAMILY, "null"] * (given.split("=")[0] == FAMILY) + [given])]
-    options = parser.parse_args(clean) if named & {FAMILY, "--config"} else None
-    if options is None or options.recipe.family is None:
-        options = parser.parse_args([FAMILY, "BenchmarkMorlet", *clean])
-    return options
+    cleared: list[str] = []
+    names = [argument.split("=")[0] for argument in arguments]
+    for name, argument in zip(names, arguments, strict=True):
+        cleared += [FAMILY, "null", argument] if name == FAMILY else [argument]
+    if FAMILY in names or "--config" in names:
+        options = parser.parse_args(cleared)
+        if options.recipe.family is not None:
+            return options
+    return parser.parse_args([FAMILY, "BenchmarkMorlet", *cleared])
 
 
-def recipe_of(parser: ArgumentParser, options: Namespace) -> Recipe:
-    """The recipe that options say."""
-    said = dict(vars(parser.instantiate(options).recipe))
-    size, sizes = math.prod(signal_shape(said["family"])), said.pop("sizes")
-    if said["network"] is linear_skip and size > LONGEST:
+def build_recipe(parser: ArgumentParser, options: Namespace) -> Recipe:
+    """Build the recipe that options describe."""
+    fields = dict(vars(parser.instantiate(options).recipe))
+    size = math.prod(signal_shape(fields["family"]))
+    if fields["network"] is linear_skip and size > LONGEST:
         raise ValueError(
             f"linear_skip needs the covariance of signals of {size} numbers, and takes at most {LONGEST}: "
             "use --recipe.network ddpm_lib.networks.plain_unet."
         )
+    sizes = fields.pop("sizes")
     if sizes:
-        said["network"] = partial(said["network"], **sizes)
-    return Recipe(**said)
+        fields["network"] = partial(fields["network"], **sizes)
+    return Recipe(**fields)
 
 
-def sentence(error: BaseException) -> str:
-    """What went wrong, in one line."""
+def error_message(error: BaseException) -> str:
+    """Describe an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     text = str(error) or type(error).__name__
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    if re.search("Parser key|Union subtypes", text):  # jsonargparse tells all that it tried: the last is what failed
-        noise = re.compile(
-            "Does not|Subtypes:|Errors:|Given v|Problem with|Import path|Expected.*NoneType|Parser key [^ ]*:$"
-        )
-        lines = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not noise.match(line)] or lines
+    if re.search("Parser key|Union subtypes", text):  # jsonargparse lists all it tried: the last line is the reason
+        noise = "Does not|Subtypes:|Errors:|Given v|Problem with|Import path|Expected.*NoneType|Parser key [^ ]*:$"
+        reasons = [re.sub('Parser key "[^"]*": ', "", line) for line in lines if not re.match(noise, line)]
         option = ".".join(re.findall('Parser key "([^"]*)"', text))
-        return f"--{option}: {lines[-1]}" if option else lines[-1]
-    if text.startswith("Problems parsing config"):  # where in the file, on lines of their own
-        return " ".join(lines)
-    said = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
-    return lines[0] if isinstance(error, said) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
+        reason = (reasons or lines)[-1]
+        return f"--{option}: {reason}" if option else reason
+    if text.startswith("Problems parsing config"):
+        return " ".join(lines)  # the place in the file stands on lines of its own
+    expected = (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ArgumentError)
+    return lines[0] if isinstance(error, expected) else f"{type(error).__name__}: {lines[0]} (--debug shows where)"
 
 
-def begin(folder: Path, options: Namespace, recipe: Recipe) -> None:
-    """Write what can be written before training, so that a full or read-only disk is told now."""
+def prepare(folder: Path, options: Namespace, recipe: Recipe) -> None:
+    """Write config and signals into the folder before training, so that a full or read-only disk is noticed at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / CONFIG  # one that ends before it has weights is no run: the next may take its place
-    foreign = config.exists() and not config.read_bytes().startswith(b"# ddpm_lib")
-    for path in (folder / MODEL, folder / LAST, *([config] if foreign else [])):
-        free(path, options.overwrite, "add --resume or --overwrite, or name another folder")
+    config = folder / CONFIG
+    existing = [folder / MODEL, folder / LAST]
+    if config.exists() and not config.read_bytes().startswith(b"# ddpm_lib"):
+        existing.append(config)  # of another program; one of ours, without weights, is of a run that failed early
+    for path in existing:
+        refuse_to_overwrite(path, options.overwrite, "add --resume or --overwrite, or name another folder")
         path.unlink(missing_ok=True)
-    said = Namespace(recipe=options.recipe.clone(), **{k: options[k] for k in ("trainer", "workers", "threads")})
+    kept = {name: options[name] for name in ("trainer", "workers", "threads")}
+    saved = Namespace(recipe=options.recipe.clone(), **kept)
     if isinstance(recipe.family, Signals):
-        copy = folder / "signals.npy"
-        if not (copy.exists() and copy.samefile(recipe.family.path)):
-            with atomic_write(copy) as file:
+        signals = folder / "signals.npy"
+        if not (signals.exists() and signals.samefile(recipe.family.path)):
+            with atomic_write(signals) as file:
                 np.save(file, recipe.family.raw.numpy())
-        said.recipe.family.init_args.path = copy.name
+        saved.recipe.family.init_args.path = signals.name
     parser = ArgumentParser()
-    recipe_options(parser)
+    add_recipe_options(parser)
     head = f"# ddpm_lib {__version__}, torch {torch.__version__}. Repeat it: ddpm fit FOLDER --config {CONFIG}\n"
     with atomic_write(config) as file:
-        file.write((head + parser.dump(said, skip_validation=True)).encode())
+        file.write((head + parser.dump(saved, skip_validation=True)).encode())
 
 
 def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
-    """`fit` a recipe and keep what it gives in the folder; returns the losses (steps,).
+    """Train a recipe with `fit`, store the model in the folder, and return the losses (steps,).
 
-    On many devices this runs once for each, and all but the first end here, without a word.
+    On several devices this runs once for each; all processes but the first exit here.
     """
     from lightning.pytorch.utilities import rank_zero_only  # Lightning takes seconds to import
 
@@ -167,9 +167,9 @@ def train(folder: Path, options: Namespace, recipe: Recipe) -> Tensor:
 
     first = not rank_zero_only.rank  # type: ignore[attr-defined]
     if first:
-        say_scale(recipe.family, recipe.schedule)
+        print_scale(recipe.family, recipe.schedule)
         if not options.resume:
-            begin(folder, options, recipe)
+            prepare(folder, options, recipe)
     bar = [_over_floor(recipe)] if first and loop._progress() else []
     others = dict(resume=options.resume, workers=options.workers, threads=options.threads, callbacks=bar)
     try:
@@ -212,24 +212,24 @@ class Run(NamedTuple):
     fingerprint: str
 
 
-def run_of(model: str | None) -> Run:
-    """The model of a run's folder, or the one that comes with the package.
+def load_run(folder: str | None) -> Run:
+    """Load the model of a run, or the one that comes with the package.
 
     Raises:
         FileNotFoundError: the folder holds no run, or one that is not finished.
         ValueError: a file that is damaged, or a config that is not the one of the weights.
     """
-    if model is None:
+    if folder is None:
         name, recipe, file = "the model that ships", longer(), store.SHIPPED / "benchmark.safetensors"
     else:
-        name, file = model, Path(model, MODEL)
-        if not Path(model, CONFIG).is_file():
-            raise FileNotFoundError(f"{model} holds no run: it has no {CONFIG}. Make one: ddpm fit {model}")
+        name, file, config = folder, Path(folder, MODEL), Path(folder, CONFIG)
+        if not config.is_file():
+            raise FileNotFoundError(f"{folder} holds no run: it has no {CONFIG}. Make one: ddpm fit {folder}")
         if not file.is_file():
-            raise FileNotFoundError(f"The run in {model} is not finished. Go on with it: ddpm fit {model} --resume")
+            raise FileNotFoundError(f"The run in {folder} is not finished. Go on with it: ddpm fit {folder} --resume")
         parser = ArgumentParser(exit_on_error=False)
-        recipe_options(parser)
-        recipe = recipe_of(parser, parser.parse_path(Path(model, CONFIG)))
+        add_recipe_options(parser)
+        recipe = build_recipe(parser, parser.parse_path(config))
     denoiser = recipe.build()
     card, _ = store.read_into(denoiser, file)
     fingerprint = recipe.fingerprint()

@@ -31,7 +31,7 @@ from ddpm_lib import (
     save,
 )
 from ddpm_lib.cli.main import main
-from ddpm_lib.cli.runs import run_of
+from ddpm_lib.cli.runs import load_run
 from ddpm_lib.sampling import steps
 
 PAGE = Path(__file__).resolve().parents[2] / "chapters" / "extending.ipynb"
@@ -154,7 +154,7 @@ def test_they_are_trained_stored_and_sampled_together(outside, recipe, tmp_path)
 def test_the_command_line_takes_them_by_their_path(outside, recipe, capsys):
     options = [f"--recipe.{name}={value}" for name, value in OPTIONS.items()]
     assert main(["fit", "run", *options]) == 0, capsys.readouterr().err
-    run = run_of("run")
+    run = load_run("run")
     assert type(run.recipe.family) is outside.Line and type(run.recipe.parametrisation) is outside.Flow
     assert type(run.denoiser.network) is outside.Dilated and run.fingerprint == recipe.fingerprint()
     direct = fit(recipe).denoiser.state_dict()
@@ -167,5 +167,5 @@ def test_the_command_line_takes_them_by_their_path(outside, recipe, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["loss_over_floor"]["value"] > 1  # its floor is known: Line has three parameters
     assert main(["fit", "again", "--config", "run/config.yaml"]) == 0
-    again = run_of("again").denoiser.state_dict()
+    again = load_run("again").denoiser.state_dict()
     assert all(torch.equal(v, direct[k]) for k, v in again.items())

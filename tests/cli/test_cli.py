@@ -26,7 +26,7 @@ import ddpm_lib
 from ddpm_lib import Recipe, UNet1D, ancestral, networks
 from ddpm_lib.cli import runs
 from ddpm_lib.cli.main import COMMANDS, main
-from ddpm_lib.cli.runs import run_of
+from ddpm_lib.cli.runs import load_run
 from ddpm_lib.signals import families
 from ddpm_lib.signals.files import Signals
 from ddpm_lib.training import longer, loop
@@ -89,10 +89,10 @@ def refused(capsys):
 
     def run(*arguments):
         assert main(arguments) == 2
-        *before, said = capsys.readouterr().err.strip().splitlines()
-        assert said.startswith(f"ddpm {arguments[0]}: ") and len(said) < 400
+        *before, message = capsys.readouterr().err.strip().splitlines()
+        assert message.startswith(f"ddpm {arguments[0]}: ") and len(message) < 400
         assert not any("Traceback" in line for line in before)
-        return said
+        return message
 
     return run
 
@@ -113,7 +113,7 @@ def test_a_finished_run_lies_in_its_folder_and_is_what_the_library_trains(here):
     direct, stored = ddpm_lib.fit(recipe), load_file("run/model.safetensors")
     for name, value in direct.denoiser.network.state_dict().items():
         assert torch.equal(value, stored[f"network.{name}"]), name
-    assert torch.equal(direct.losses, stored["losses"]) and run_of("run").fingerprint == recipe.fingerprint()
+    assert torch.equal(direct.losses, stored["losses"]) and load_run("run").fingerprint == recipe.fingerprint()
 
 
 def test_the_saved_config_repeats_the_run_to_the_bit_with_and_without_a_bar(here, monkeypatch, capsys):
@@ -132,7 +132,7 @@ def test_the_saved_config_repeats_the_run_to_the_bit_with_and_without_a_bar(here
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(here, refused):
-    recipe = run_of("run").recipe
+    recipe = load_run("run").recipe
     Path("half").mkdir()
     shutil.copy("run/config.yaml", "half")
     ddpm_lib.fit(recipe, "half", until=6)
@@ -149,7 +149,7 @@ def test_a_run_is_replaced_only_when_told_to(here, refused):
     assert "--overwrite" in refused("fit", "run", *BUMPS, "--recipe.seed=1")
     assert weights("run") == before
     assert main(["fit", "run", *BUMPS, "--recipe.seed=1", "--overwrite"]) == 0
-    assert weights("run") != before and run_of("run").recipe.seed == 1
+    assert weights("run") != before and load_run("run").recipe.seed == 1
     Path("foreign").mkdir()
     Path("foreign/config.yaml").write_text("mine: 1\n")
     assert "foreign/config.yaml" in refused("fit", "foreign", *BUMPS)
@@ -176,7 +176,7 @@ def test_a_run_that_gives_way_says_so(here, monkeypatch, capsys):
         assert capsys.readouterr().err.splitlines() == ["ddpm fit: 1 of 2 threads", "ddpm fit: seen"]
 
 
-def test_what_lightning_is_told(here, monkeypatch, refused):
+def test_what_lightning_is_given(here, monkeypatch, refused):
     seen = {}
 
     def fit(recipe, folder, **options):
@@ -186,10 +186,10 @@ def test_what_lightning_is_told(here, monkeypatch, refused):
     monkeypatch.setattr(loop, "fit", fit)
     others = "--workers=1", "--threads=3"
     refused("fit", "new", *BUMPS, "--trainer.devices=2", "--trainer.precision", "bf16-mixed", *others)
-    told = {"devices": 2, "precision": "bf16-mixed", "workers": 1, "threads": 3}
-    assert seen == {"resume": False, "callbacks": [], **told}
+    expected = {"devices": 2, "precision": "bf16-mixed", "workers": 1, "threads": 3}
+    assert seen == {"resume": False, "callbacks": [], **expected}
     refused("fit", "new", "--config", "new/config.yaml")
-    assert seen == {"resume": False, "callbacks": [], **told}  # the saved config holds them too
+    assert seen == {"resume": False, "callbacks": [], **expected}  # the saved config holds them too
     assert "--trainer.max_steps" in refused("fit", "newer", *BUMPS, "--trainer.max_steps=3")
 
 
@@ -209,15 +209,15 @@ def recipe(here, monkeypatch):
 def test_options_make_the_recipe(recipe):
     assert recipe().fingerprint() == Recipe().fingerprint()
     assert recipe("--recipe.family.length=64").family.length == 64
-    said = recipe("--recipe.family", "Chirp", "--recipe.schedule", "ddpm_lib.cosine", "--recipe.schedule.T=50")
-    assert isinstance(said.family, families.Chirp) and said.schedule.T == 50
-    assert repr(said.schedule) == repr(ddpm_lib.cosine(50))
-    said = recipe("--recipe.parametrisation", "ddpm_lib.V", "--recipe.sizes.width=12", "--recipe.ema=0.9")
-    assert isinstance(said.parametrisation, ddpm_lib.V) and said.ema == 0.9
-    assert said.weight is ddpm_lib.simple and recipe("--recipe.weight", "ddpm_lib.vlb").weight is ddpm_lib.vlb
-    assert said.build().network.network.patches.out_channels == 12
-    said = recipe("--recipe.network", "my_module.tiny", "--recipe.sizes.width=16")
-    assert isinstance(said.build().network, UNet1D) and said.build().network.patches.out_channels == 16
+    made = recipe("--recipe.family", "Chirp", "--recipe.schedule", "ddpm_lib.cosine", "--recipe.schedule.T=50")
+    assert isinstance(made.family, families.Chirp) and made.schedule.T == 50
+    assert repr(made.schedule) == repr(ddpm_lib.cosine(50))
+    made = recipe("--recipe.parametrisation", "ddpm_lib.V", "--recipe.sizes.width=12", "--recipe.ema=0.9")
+    assert isinstance(made.parametrisation, ddpm_lib.V) and made.ema == 0.9
+    assert made.weight is ddpm_lib.simple and recipe("--recipe.weight", "ddpm_lib.vlb").weight is ddpm_lib.vlb
+    assert made.build().network.network.patches.out_channels == 12
+    made = recipe("--recipe.network", "my_module.tiny", "--recipe.sizes.width=16")
+    assert isinstance(made.build().network, UNet1D) and made.build().network.patches.out_channels == 16
 
 
 def test_options_of_one_family_do_not_go_over_to_another(recipe):
@@ -254,7 +254,7 @@ def test_help_teaches_and_its_examples_are_understood(command, here, recipe, cap
     def found(model):
         raise ValueError(f"understood {model}")
 
-    monkeypatch.setattr(runs, "run_of", found)
+    monkeypatch.setattr(runs, "load_run", found)
     shutil.copytree("run", "runs/first")
     for example in examples:
         code = main(example.split()[1:])
@@ -353,8 +353,8 @@ def test_what_is_no_signals_is_refused_before_a_folder_is_made(why, write, tmp_p
     monkeypatch.chdir(tmp_path)
     write()
     (file,) = tmp_path.iterdir()
-    said = refused("fit", "new", "--recipe.family", "Signals", "--recipe.family.path", file.name)
-    assert why in said and file.name in said and not Path("new").exists()
+    message = refused("fit", "new", "--recipe.family", "Signals", "--recipe.family.path", file.name)
+    assert why in message and file.name in message and not Path("new").exists()
 
 
 def test_scale_is_stated_and_a_scale_that_the_schedule_does_not_suit_warns(here, monkeypatch, capsys):
@@ -380,7 +380,7 @@ def test_a_run_on_a_file_needs_neither_the_file_nor_its_place(here):
     os.remove("my.npy")
     os.rename("mine", "moved")
     assert main(["sample", "moved", "--n=3", "--steps=4"]) == 0
-    run, drawn = run_of("moved"), np.load("moved/samples.npz")["signals"]
+    run, drawn = load_run("moved"), np.load("moved/samples.npz")["signals"]
     assert torch.equal(run.recipe.family.raw, torch.from_numpy(raw)) and drawn.shape == (3, 2, 20)
     *_, x = ddpm_lib.sample(run.denoiser, (3, 2, 20), 4, generator=rng(0))
     mean, scale = raw.mean((0, 2))[:, None], raw.std((0, 2), ddof=1)[:, None]
@@ -397,7 +397,7 @@ def test_a_run_on_a_file_needs_neither_the_file_nor_its_place(here):
 def test_samples_of_the_model_that_ships(here, refused, capsys):
     assert main(["sample", "--n=5", "--steps=3", "--seed=4", "--sampler", "ddpm_lib.ancestral"]) == 0
     assert "samples.npz" in capsys.readouterr().out
-    shipped = run_of(None)
+    shipped = load_run(None)
     *_, x = ddpm_lib.sample(shipped.denoiser, (5, 1, 128), 3, ancestral, rng(4))
     with np.load("samples.npz", allow_pickle=False) as file:
         assert set(file.files) == {"signals", "seed", "steps", "sampler", "fingerprint"}
@@ -412,6 +412,14 @@ def test_samples_of_the_model_that_ships(here, refused, capsys):
     assert main(["sample", "run", "--n=17", "--steps=2", "--out", "new/some.npz"]) == 0
     assert sorted(os.listdir("new")) == ["some.npz", "some.png"]
     assert Signals("new/some.npz").signals.shape == (17, 1, 32)  # and can be trained on
+
+
+def test_a_picture_is_not_lost_either(here, refused):
+    Path("run/samples.png").write_bytes(b"mine")
+    assert "samples.png" in refused("sample", "run", "--n=1", "--steps=1")
+    assert Path("run/samples.png").read_bytes() == b"mine" and not Path("run/samples.npz").exists()
+    assert main(["sample", "run", "--n=1", "--steps=1", "--overwrite"]) == 0
+    assert Path("run/samples.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_parts_that_processes_draw_are_together_the_whole(here, refused):
@@ -434,10 +442,10 @@ def test_the_model_that_ships_is_close_to_its_floor(capsys, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--n=40", "--draws=256", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    said = json.loads(line)
-    assert 1 < said["loss_over_floor"]["value"] < 1.2 and said["loss"]["value"] < 0.1
-    assert said["scores"]["valid"]["value"] > 0.8 and said["scores"]["valid"]["floor"] == 1
-    assert said["fingerprint"] == longer().fingerprint() and not list(tmp_path.iterdir())
+    result = json.loads(line)
+    assert 1 < result["loss_over_floor"]["value"] < 1.2 and result["loss"]["value"] < 0.1
+    assert result["scores"]["valid"]["value"] > 0.8 and result["scores"]["valid"]["floor"] == 1
+    assert result["fingerprint"] == longer().fingerprint() and not list(tmp_path.iterdir())
 
 
 def test_tables_say_what_is_known(here, capsys):
@@ -480,7 +488,7 @@ def test_exported_weights_are_read_by_hand(here):
         dtype, shape, numbers = tensors[name]
         assert dtype == ("F64" if name == "log_alpha_bar" else "F32") and shape == list(value.shape)
         assert list(numbers) == value.flatten().tolist(), name
-    run = run_of("mine")
+    run = load_run("mine")
     assert card["recipe"] == run.fingerprint and card["network"] == repr(run.denoiser.network)
     assert card["shape"] == [2, 20] and card["predicts"] == "Eps" and len(tensors["log_alpha_bar"][2]) == 1001
     assert card["mean"] == run.recipe.family.mean.flatten().tolist() and len(card["mean"]) == 2
@@ -609,7 +617,7 @@ def test_a_disk_that_is_full_or_read_only_is_told_before_the_work(code, here, mo
 
     monkeypatch.setattr(Path, "open", full)
     monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("it trained"))
-    monkeypatch.setattr("ddpm_lib.cli.main.walk_down", lambda *_, **__: pytest.fail("it sampled"))
+    monkeypatch.setattr("ddpm_lib.sampling.loop.sample", lambda *_, **__: pytest.fail("it sampled"))
     for arguments in (["fit", "new", *BUMPS], ["sample", "run"], ["export", "run"]):
         assert os.strerror(code) in refused(*arguments)
 
@@ -639,7 +647,7 @@ def test_nothing_of_this_is_imported_before_it_is_needed(here):
     code = """
 import sys
 import ddpm_lib
-early = {"jsonargparse", "matplotlib", "lightning", "pyarrow", "ddpm_lib.data_files"} & sys.modules.keys()
+early = {"jsonargparse", "matplotlib", "lightning", "pyarrow", "ddpm_lib.signals.files"} & sys.modules.keys()
 from ddpm_lib.__main__ import main
 assert main(["evaluate", "run", "--n=20", "--draws=4", "--steps=1"]) == 0
 late = {"matplotlib", "lightning", "pyarrow"} & sys.modules.keys()
