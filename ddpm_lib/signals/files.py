@@ -18,19 +18,19 @@ __all__ = ["Signals"]
 
 
 class Signals(Finite):
-    """Signals of your own, from a file: each equally likely, at the scale that they have.
+    """Signals of your own from a file: each equally likely, at the scale of the file.
 
     Args:
         path: ``.npy``, one array (K, L) or (K, C, L), memory-mapped where it is float32; ``.npz``, the same, named
             ``signals`` or alone; ``.parquet``, one column of lists, each a signal, or columns of numbers, each row
             a signal. K signals (at least 2) of C channels and L samples, finite; whole numbers become float32.
-        standardize: take the mean of each channel off and divide it by its standard deviation. Samples are given back
-            at the scale of the file.
+        standardize: subtract the mean of each channel and divide by its standard deviation. `restore` returns samples
+            to the scale of the file.
 
     Attributes:
         raw: (K, C, L), as in the file.
-        mean: (C, 1), what was taken off; 0 without ``standardize``.
-        scale: (C, 1), what was divided by; 1 without ``standardize``.
+        mean: (C, 1), of each channel; 0 without ``standardize``.
+        scale: (C, 1), the standard deviation of each channel; 1 without ``standardize``.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: no such file, not numbers, or not finite and of such a shape.
@@ -49,7 +49,7 @@ class Signals(Finite):
         super().__init__(signals)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Signals x (n, C, L) of a model, at the scale of the file."""
+        """Return signals x (n, C, L) of a model at the scale of the file."""
         return x * self.scale + self.mean
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Signals(Finite):
 
 
 def _signals(path: Path) -> Tensor:
-    """The signals of a file, (K, C, L) in float32."""
+    """Read the signals of a file, (K, C, L) in float32."""
     x = _array(path)
     if x.dtype.kind not in "fiu":
         raise TypeError(f"{path} holds {x.dtype}: signals are real numbers, floating point or whole.")
@@ -71,13 +71,13 @@ def _signals(path: Path) -> Tensor:
         warnings.warn(f"{path.name} holds {x.dtype}: it is converted to float32.", stacklevel=3)
         with np.errstate(over="ignore"):
             x = x.astype(np.float32)
-    broken = np.flatnonzero(~np.isfinite(x).all((1, 2)))
-    if len(broken):
+    invalid = np.flatnonzero(~np.isfinite(x).all((1, 2)))
+    if len(invalid):
         raise ValueError(
-            f"{path} must be finite, but {len(broken)} of {len(x)} signals hold NaN or infinity in float32, "
-            f"first signal {broken[0]}."
+            f"{path} must be finite, but {len(invalid)} of {len(x)} signals hold NaN or infinity in float32, "
+            f"first signal {invalid[0]}."
         )
-    return torch.from_numpy(np.asarray(x))
+    return torch.from_numpy(np.require(np.asarray(x), requirements="W"))  # a view of a Parquet file is read-only
 
 
 def _shape(x: np.ndarray) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ def _shape(x: np.ndarray) -> tuple[int, ...]:
 
 
 def _array(path: Path) -> np.ndarray:
-    """What the file holds. Pickle is refused: it can run code."""
+    """Read the array of a file. Pickle is refused: it can run code."""
     read = {".npy": _npy, ".npz": _npz, ".parquet": _parquet}.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path} is neither .npy nor .npz nor .parquet: save the signals as one of these.")
@@ -100,7 +100,7 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _npy(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="c", allow_pickle=False)  # c: torch wants memory that it may write to
+    return np.load(path, mmap_mode="c", allow_pickle=False)  # c: torch needs writable memory
 
 
 def _npz(path: Path) -> np.ndarray:

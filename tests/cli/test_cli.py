@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,19 @@ def test_signals_are_read_as_they_are(write, tmp_path, monkeypatch):
     standard = Signals(file, standardize=True)
     assert abs(standard.signals.mean()) < 1e-6 and abs(standard.signals.std() - 1) < 1e-6
     torch.testing.assert_close(standard.restore(standard.signals), torch.from_numpy(X))
+
+
+def test_a_parquet_file_warns_of_nothing(tmp_path, monkeypatch):
+    """What pyarrow gives without a copy is read-only, of which torch warns: once, unless it always does."""
+    monkeypatch.chdir(tmp_path)
+    parquet(y=list(X[:, 0]))
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(Signals("x.parquet").signals, torch.from_numpy(X))
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_whole_numbers_are_converted_with_a_sentence_and_float32_is_not_copied(tmp_path):
