@@ -4,7 +4,7 @@
     python benchmarks/compare.py --print     # shows the rows that are there
 
 Every row runs in a process of its own and is written to results.jsonl when it is done, so a run that was stopped goes
-on where it was. Rows of another recipe or version are not used; delete the file to begin anew.
+on where it was. Rows of another recipe are not used; delete the file to begin anew.
 """
 
 import argparse
@@ -28,7 +28,6 @@ import matplotlib.pyplot as plt
 import torch
 from contenders import ALL, SCHEDULE, Judged, descend, warm_cosine
 
-import ddpm_lib
 from ddpm_lib import (
     BenchmarkMorlet,
     FamilyOracle,
@@ -140,11 +139,11 @@ def sampled_row(row, path):
 @functools.cache
 def ours():
     """What our rows depend on beside the contenders."""
-    return ddpm_lib.__version__ + Recipe().fingerprint()
+    return Recipe().fingerprint()
 
 
 def key(row):
-    """Digits that change with what a row asks for, with the code of its contender, and with our recipe and version.
+    """Digits that change with what a row asks for, with the code of its contender, and with our recipe.
 
     Not with the list of rates to try: each row has its own.
     """

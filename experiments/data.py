@@ -57,7 +57,7 @@ class Few(Recipe):
 
     def training(self) -> Finite:
         """The training set, unchanged."""
-        return Finite(PARENT.sample(10_000, stream(SETS, self.seed))[0][: self.size])
+        return Finite.drawn(PARENT, self.size, SETS, self.seed)
 
 
 def decayed(denoiser: nn.Module, recipe: Recipe) -> Muon:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-import ddpm_lib
 from ddpm_lib import (
     Denoiser,
     Estimate,
@@ -41,6 +40,7 @@ TABLES = Path(__file__).resolve().parent
 LOCKS = TABLES.parent / "_build" / "locks"
 BANDS = {"t_1_10": (1, 10), "t_11_100": (11, 100), "t_101_400": (101, 400), "t_401_1000": (401, 1000)}
 TEST, SAMPLES = 70_001, 70_002  # seeds that no training run has
+FORMAT = 1  # of the tables; another number, where what a column means has changed, makes all rows anew
 
 Measure = Callable[[Recipe, Denoiser], dict[str, Any]]
 
@@ -80,7 +80,7 @@ class Experiment:
             return list(csv.DictReader(file))
 
     def missing(self) -> list[tuple[str, int, Recipe]]:
-        """The runs that the table lacks: another recipe under the same name, or another version, counts as lacking.
+        """The runs that the table lacks: another recipe under the same name, or another format, counts as lacking.
 
         First every run with the first seed, then with the next: a table that is half filled compares like with like.
         """
@@ -89,9 +89,9 @@ class Experiment:
         return [one for one in wanted if not self.has(*one)]
 
     def has(self, run: str, seed: int, recipe: Recipe) -> bool:
-        """Whether the table has this run, of this recipe and of this version of the library."""
-        key = run, str(seed), recipe.fingerprint(), ddpm_lib.__version__
-        return any((r["run"], r["seed"], r["recipe"], r["version"]) == key for r in self.rows())
+        """Whether the table has this run, of this recipe and in this format."""
+        key = run, str(seed), recipe.fingerprint(), str(FORMAT)
+        return any((r["run"], r["seed"], r["recipe"], r["format"]) == key for r in self.rows())
 
     def fill(self, seeds: Iterable[int] | None = None) -> None:
         """Train and measure what is missing (of these seeds only), row after row; a row is written when it is done.
@@ -132,7 +132,7 @@ class Experiment:
             "run": run,
             "seed": seed,
             "recipe": recipe.fingerprint(),
-            "version": ddpm_lib.__version__,
+            "format": FORMAT,
             "torch": torch.__version__.split("+")[0],
             "threads": torch.get_num_threads(),
         }

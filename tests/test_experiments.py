@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rekey
 import torch
 from faults import finish, fork
 from helpers import SHORT, small
@@ -45,7 +47,7 @@ def test_a_table_is_filled_once(experiment):
     rows = made.rows()
     assert [(r["run"], r["seed"]) for r in rows] == [("one", "0"), ("two", "0"), ("one", "1"), ("two", "1")]
     assert len({r["recipe"] for r in rows}) == 4 and len({r["value"] for r in rows}) == 4
-    assert all(r[k] for r in rows for k in ("version", "torch", "weights", "seconds"))
+    assert all(r[k] for r in rows for k in ("format", "torch", "weights", "seconds"))
     drawn = np.load(made.tensors)
     assert set(drawn) == {"one: drawn", "two: drawn"} and all((drawn[k] == 0).all() for k in drawn)  # the first seed's
     made.fill()
@@ -148,12 +150,24 @@ def test_the_exact_denoiser_stands_at_the_floor():
 @pytest.mark.parametrize(
     "experiment", [import_module(f"experiments.{name}").EXPERIMENT for name in NAMES], ids=lambda e: e.name
 )
-def test_every_declared_recipe_is_another_one(experiment):
-    """Recipes are told apart by fingerprint; two names of one recipe would be one row twice."""
-    recipes = experiment.recipes
-    assert (
-        len({recipe.fingerprint() for recipe in recipes.values()}) == len(recipes) and len(list(experiment.seeds)) >= 3
-    )
+def test_every_declared_recipe_is_another_one_and_its_rows_are_found(experiment):
+    """Two recipes of one fingerprint would be one row twice; a row of another fingerprint would be made anew, in hours.
+
+    The first seed's; so a change of what a recipe is known by is noticed (`tools/rekey.py`).
+    """
+    recipes, first = experiment.recipes, next(iter(experiment.seeds))
+    keys = {run: replace(recipe, seed=first).fingerprint() for run, recipe in recipes.items()}
+    assert len(set(keys.values())) == len(recipes) and len(list(experiment.seeds)) >= 3
+    rows = [r for r in experiment.rows() if r["seed"] == str(first)]
+    assert {r["run"]: (r["recipe"], r["format"]) for r in rows} == {run: (k, "1") for run, k in keys.items()}
+
+
+def test_keys_are_rewritten_run_by_run():
+    table = "run,seed,recipe,loss\none,0,aaa,1.5\none,1,bbb,1.25\ntwo,0,zzz,2\n"
+    old = {"t|one|0": "aaa", "t|one|1": "bbb", "t|two|0": "ccc"}
+    new = {run: key.upper() for run, key in old.items()}
+    text, left = rekey.rewritten("t", table, old, new)
+    assert left == 1 and text == "run,seed,recipe,loss\none,0,AAA,1.5\none,1,BBB,1.25\ntwo,0,zzz,2\n"
 
 
 @pytest.mark.parametrize("name", models.EXPERIMENT.recipes)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_tensor, count, limits, number, takes
-from .source import Source
+from .source import Source, identity, name_of
 
 __all__ = ["Augmented", "Negate", "Reverse", "Scale", "Shift"]
 
@@ -127,6 +127,10 @@ class Augmented:
             check_tensor(changed, "What a transform returns", *x0.shape)
             x0 = changed
         return x0, params
+
+    def identity(self) -> str:
+        """That of the source, and the names of the transforms."""
+        return " then ".join([identity(self.source), *map(name_of, self.transforms)])
 
     def __repr__(self) -> str:
         return f"Augmented({', '.join(map(repr, (self.source, *self.transforms)))})"

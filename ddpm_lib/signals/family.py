@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_signals, count, limits
+from .source import digest
 
 __all__ = ["Family"]
 
@@ -71,6 +72,11 @@ class Family:
         count(n, "The number of signals")
         params = self.low + (self.high - self.low) * torch.rand(n, len(self.names), generator=generator)
         return check_signals(self.render(params), "What the formula gives", "n"), params
+
+    def identity(self) -> str:
+        """What it prints, and what it draws: computed in float64, so that it is the same on every processor."""
+        params = self.sample(8, torch.Generator().manual_seed(0))[1].double()
+        return f"{self!r} {digest((1e3 * self.render(params)).round().long())}"
 
     def grid(self, cells: int) -> tuple[Tensor, Tensor]:
         """About `cells` cells that cover the box: their middles (K, P) and their size (P,).

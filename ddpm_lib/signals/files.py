@@ -13,6 +13,7 @@ from jsonargparse.typing import Path_fr
 from torch import Tensor
 
 from .finite import Finite
+from .source import digest
 
 __all__ = ["Signals"]
 
@@ -47,6 +48,10 @@ class Signals(Finite):
                 raise ValueError(f"{path} cannot be standardized: one of its channels is constant.")
             signals = (signals - self.mean) / self.scale
         super().__init__(signals)
+
+    def identity(self) -> str:
+        """What the file holds, and whether it is standardized."""
+        return f"signals {digest(self.raw)}{' standardized' if (self.scale != 1).any() else ''}"
 
     def restore(self, x: Tensor) -> Tensor:
         """Return signals x (n, C, L) of a model at the scale of the file."""

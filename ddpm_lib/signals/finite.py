@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_signals, check_tensor, count
+from .batches import stream
+from .source import Source, digest, identity
 from .wavelets import Morlet
 
 __all__ = ["Finite", "report_grid"]
@@ -40,7 +42,23 @@ class Finite:
             shape = len(signals), len(names)
             needed = f"{shape[0]} signals and {shape[1]} names need params of shape {shape}"
             raise ValueError(f"{needed}, got {tuple(rows.shape)}.")
-        self.names, self.length = tuple(names), signals.shape[-1]
+        self.names, self.length, self.origin = tuple(names), signals.shape[-1], ""
+
+    @classmethod
+    def drawn(cls, source: Source, n: int, *key: int) -> Finite:
+        """n signals of a source, drawn once, with the generator that `stream` makes of these numbers.
+
+        >>> from ddpm_lib import BenchmarkMorlet
+        >>> Finite.drawn(BenchmarkMorlet(), 250, 0, 1)
+        Finite(250 signals of shape (1, 128))
+        """
+        drawn = cls(source.sample(n, stream(*key))[0])
+        drawn.origin = f"{n} drawn with {key} from {identity(source)}"
+        return drawn
+
+    def identity(self) -> str:
+        """Where the signals come from, if that is known: their last digits differ from one processor to another."""
+        return self.origin or f"{self!r} {digest(self.signals)}"
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n signals with replacement: (x0 (n, C, L), params (n, P))."""

@@ -44,5 +44,9 @@ class Mixture:
                 x0[rows] = family.sample(len(rows), generator)[0]
         return x0, which[:, None].to(x0)
 
+    def identity(self) -> str:
+        """That of all families."""
+        return " or ".join(family.identity() for family in self.families)
+
     def __repr__(self) -> str:
         return f"Mixture({', '.join(map(repr, self.families))})"

@@ -32,5 +32,9 @@ class Noisy:
         x0, params = self.clean.sample(n, generator)
         return x0 + self.sigma * torch.randn(x0.shape, generator=generator), params
 
+    def identity(self) -> str:
+        """That of the clean signals, and the noise."""
+        return f"{self.clean.identity()} with noise {self.sigma}"
+
     def __repr__(self) -> str:
         return f"Noisy({self.clean!r}, σ {self.sigma:g})"

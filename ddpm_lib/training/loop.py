@@ -199,7 +199,9 @@ def fit(
         ConnectionError: of many processes one has ended; the last checkpoint stays.
         OSError: a checkpoint cannot be written (a full disk, a folder for reading only); the last one stays.
     """
-    module = LitDDPM(recipe.build(), recipe)
+    denoiser = recipe.build()
+    recipe.fingerprint(denoiser)  # now, and not when a checkpoint asks for it: it would be built again
+    module = LitDDPM(denoiser, recipe)
     last = None if folder is None else Path(folder) / "last.ckpt"
     if resume and (last is None or not last.exists()):
         raise ValueError(f"There is nothing to resume: no checkpoint {last}.")
@@ -225,7 +227,8 @@ def fit(
         except Exception as error:  # a damaged file can raise anything
             raise _explained(error, engine, last, resume) from error
     module.check()
-    return Fit(module.average.cpu().eval(), torch.tensor(module.losses))
+    denoiser.load_state_dict(module.average.state_dict())
+    return Fit(denoiser.cpu().eval(), torch.tensor(module.losses))
 
 
 def _settings(recipe: Recipe, folder: str | Path | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,9 @@ from ..diffusion.schedules import Schedule, linear
 from ..diffusion.times import draw_times
 from ..networks.skip import by_linear_error, linear_skip
 from ..signals.batches import stream
-from ..signals.family import Family
-from ..signals.finite import Finite
 from ..signals.source import Source
 from ..signals.wavelets import BenchmarkMorlet
+from .fingerprint import fingerprint
 from .muon import Muon
 
 __all__ = ["Batch", "Recipe", "longer", "muon", "noised", "up_flat_down"]
@@ -131,10 +130,9 @@ class Recipe:
         number(self.weight_decay, "weight_decay of a recipe", 0.0)
         number(self.ema, "ema of a recipe", 0.0, 0.9999999)
         number(self.told, "told of a recipe", 0.0, 1.0)
-        if self.weight is not simple:
-            self._weights()
+        self.weights()
 
-    def _weights(self) -> Tensor:
+    def weights(self) -> Tensor:
         """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, (T,), or one sentence why it is no weight."""
         takes(self.weight, 2, "The weight of a recipe is a function of (schedule, t), such as vlb")
         t = torch.arange(1, self.schedule.T + 1)
@@ -156,56 +154,19 @@ class Recipe:
             check_tensor(density, "The density over t", self.schedule.T)
         return partial(self.batches, self, density)
 
-    def fingerprint(self) -> str:
-        """Ten hexadecimal digits that change with whatever this recipe says.
+    def fingerprint(self, denoiser: Denoiser | None = None) -> str:
+        """Ten digits that change with whatever this recipe says (`fingerprint`), computed once.
 
-        What is rounded is computed in float64: the last digits of float32 differ from one processor to another, and a
-        model that was trained on one would be unknown on the other. It is computed once.
+        Args:
+            denoiser: what `build` returned, if that is there already.
         """
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        denoiser, generator = self.build().double(), stream(self.seed, 0, BATCHES)
-        density = self.density(denoiser.network, self.schedule)
-        schedule = self.schedule.log_alpha_bar(torch.arange(self.schedule.T + 1))
-        drawn, params = self.family.sample(8, generator)
-        if isinstance(self.family, Family):
-            drawn = self.family.render(params.double())
-        parts = [
-            repr(self.family),
-            _digest((1e3 * drawn).round().int()),  # what it draws, not only its box
-            _digest(self.family.signals) if isinstance(self.family, Finite) else "",
-            _digest((1e9 * schedule).round().long()),
-            repr(denoiser.network),
-            str([(k, tuple(v.shape)) for k, v in denoiser.state_dict().items()]),
-            type(self.parametrisation).__qualname__,
-            "" if density is None else _digest((1e3 * density / density.mean()).round().int()),
-            str([self.steps, self.batch, self.lr, self.kernel_lr, self.warmup]),
-            str([self.weight_decay, self.clip, self.ema, self.seed]),
-        ]
-        parts += [f"told {self.told}"] if self.told else []
-        if self.weight is not simple:  # its course over t, and its size, which decides what is clipped
-            parts += ["weight " + _digest((1e4 * self._weights().clamp(min=1e-30).log()).round().int())]
-        if self.optimiser is not muon:
-            parts += [f"optimiser {name_of(self.optimiser)}"]
-        if self.rate is not up_flat_down:
-            rates = torch.tensor([self.rate(step, self) for step in range(self.steps)], dtype=torch.float64)
-            parts += ["rate " + _digest((1e6 * rates).round().long())]
-        if self.batches is not noised:
-            parts += [f"batches {name_of(self.batches)}"]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+        if "_fingerprint" not in self.__dict__:
+            object.__setattr__(self, "_fingerprint", fingerprint(self, denoiser or self.build()))
+        return self.__dict__["_fingerprint"]
 
     def key(self) -> str:
         """The fingerprint, and ten digits more that change with the code that trains it."""
         return f"{self.fingerprint()}-{_code()}"
-
-
-def name_of(function: Any) -> str:
-    """A name that stays when a function moves to another file; of an object that is called, what it prints."""
-    if isinstance(function, partial):
-        return f"{name_of(function.func)}({function.args}, {sorted(function.keywords.items())})"
-    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def longer() -> Recipe:
@@ -225,7 +186,3 @@ def _code(library: Path = Path(__file__).parents[1]) -> str:
             raise FileNotFoundError(f"{library / room} holds no code, and what trains must stand there.")
         code += "".join(file.read_text("utf-8") for file in files)
     return hashlib.sha256(code.encode()).hexdigest()[:10]
-
-
-def _digest(x: Tensor) -> str:
-    return hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
