@@ -10,7 +10,6 @@ a LightningModule and its data from options, where here both follow from the rec
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from argparse import ArgumentError
@@ -38,7 +37,6 @@ from ..signals.files import Signals
 from ..signals.finite import Finite
 from ..signals.mixture import Mixture
 from ..signals.noisy import Noisy
-from ..signals.source import signal_shape
 from ..training import store
 from ..training.atomic import atomic_write
 from ..training.recipe import Recipe, longer
@@ -49,7 +47,6 @@ __all__ = ["Run", "add_recipe_options", "build_recipe", "error_message", "load_r
 
 CONFIG, MODEL, LAST = "config.yaml", "model.safetensors", "last.ckpt"
 FAMILY = "--recipe.family"
-LONGEST = 8192  # numbers per signal, beyond which a covariance takes minutes and gigabytes
 TRAINER = (
     "accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "num_nodes", "plugins", "precision",
     "profiler", "strategy", "sync_batchnorm",
@@ -101,12 +98,6 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 def build_recipe(parser: ArgumentParser, options: Namespace) -> Recipe:
     """Build the recipe that options describe."""
     fields = dict(vars(parser.instantiate(options).recipe))
-    size = math.prod(signal_shape(fields["family"]))
-    if fields["network"] is linear_skip and size > LONGEST:
-        raise ValueError(
-            f"linear_skip needs the covariance of signals of {size} numbers, and takes at most {LONGEST}: "
-            "use --recipe.network ddpm_lib.networks.plain_unet."
-        )
     sizes = fields.pop("sizes")
     if sizes:
         fields["network"] = partial(fields["network"], **sizes)

@@ -6,7 +6,7 @@ Chapters `best_denoiser`, `noisy_data`, `other_functions` and `repairs`.
 from .dispatch import of
 from .family import FamilyOracle
 from .finite import FiniteOracle
-from .gaussian import Gaussian, Wiener, fit_gaussian
+from .gaussian import Gaussian, LowRank, Wiener, fit_gaussian
 from .measured import posterior_given
 from .mixture import MixtureOracle
 from .noisy import Cleaned, NoisyOracle
@@ -17,6 +17,7 @@ __all__ = [
     "FamilyOracle",
     "FiniteOracle",
     "Gaussian",
+    "LowRank",
     "MixtureOracle",
     "NoisyOracle",
     "TruncatedNormal",

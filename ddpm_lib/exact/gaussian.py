@@ -7,6 +7,8 @@ covariance Cov[x_0 | x_t] too.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,23 @@ from ..checks import check_signals, check_tensor, count
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 
-__all__ = ["Gaussian", "Wiener", "fit_gaussian"]
+__all__ = ["Gaussian", "LowRank", "Wiener", "fit_gaussian"]
+
+
+FULL = 2048
+"""Numbers per signal up to which a covariance is a table; beyond, only its greatest directions are kept."""
+
+
+class LowRank(NamedTuple):
+    """A covariance U·Λ·Uᵀ by its greatest directions.
+
+    Attributes:
+        basis: U, (C·L, R), orthonormal columns.
+        power: the diagonal of Λ, (R,), rising.
+    """
+
+    basis: Tensor
+    power: Tensor
 
 
 class Wiener(nn.Module):
@@ -26,7 +44,7 @@ class Wiener(nn.Module):
 
     Args:
         mean: (C, L).
-        cov: (C·L, C·L), symmetric and positive semi-definite.
+        cov: (C·L, C·L), symmetric and positive semi-definite; or its greatest directions.
         rank: the greatest number of directions.
     """
 
@@ -34,16 +52,11 @@ class Wiener(nn.Module):
     basis: Tensor
     power: Tensor
 
-    def __init__(self, mean: Tensor, cov: Tensor, rank: int = 256):
+    def __init__(self, mean: Tensor, cov: Tensor | LowRank, rank: int = 256):
         super().__init__()
-        n = check_tensor(mean, "The mean", "C", "L").numel()
-        check_tensor(cov, "The covariance", n, n)
-        power, basis = torch.linalg.eigh(cov.double())
-        if not (cov - cov.T).abs().max() <= 1e-4 * cov.abs().max() or not power[0] >= -1e-4 * power[-1]:
-            raise ValueError("A covariance must be symmetric and positive semi-definite.")
-        count(rank, "rank")
-        keep = power > 1e-8 * power[-1]
-        keep[: max(0, n - rank)] = False  # eigh sorts from small to large
+        basis, power = cov if isinstance(cov, LowRank) else _directions(mean, cov)
+        keep = power > 1e-8 * power.max()
+        keep[: -count(rank, "rank")] = False  # the greatest come last
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis[:, keep].to(mean.dtype).contiguous())
         self.register_buffer("power", power[keep].to(mean.dtype))
@@ -64,14 +77,38 @@ class Wiener(nn.Module):
         return (power / (power + s**2)).sum(-1, keepdim=True) / self.mean.numel()
 
 
-def fit_gaussian(x0: Tensor) -> tuple[Tensor, Tensor]:
+def _directions(mean: Tensor, cov: Tensor) -> LowRank:
+    """All directions of a covariance, the greatest last."""
+    n = check_tensor(mean, "The mean", "C", "L").numel()
+    check_tensor(cov, "The covariance", n, n)
+    power, basis = torch.linalg.eigh(cov.double())
+    if not (cov - cov.T).abs().max() <= 1e-4 * cov.abs().max() or not power[0] >= -1e-4 * power[-1]:
+        raise ValueError("A covariance must be symmetric and positive semi-definite.")
+    return LowRank(basis, power)
+
+
+def fit_gaussian(x0: Tensor, rank: int = 256) -> tuple[Tensor, Tensor | LowRank]:
     """Mean (C, L) and covariance (C·L, C·L) of signals (n, C, L); the covariance in float64.
 
-    In float32 its small directions would be rounding, and their number would differ between processors.
+    In float32 its small directions would be rounding, and their number would differ between processors. Of signals of
+    more than `FULL` numbers the table would not fit into memory: then it is the `LowRank` form, its directions found by
+    iterating on a random subspace (Halko et al. 2011), always the same.
+
+    Args:
+        rank: directions that are kept of long signals.
+
+    Raises:
+        TypeError, ValueError: signals that are not finite and of shape (n, C, L), or only one.
     """
     if len(check_signals(x0, first="n")) < 2:
         raise ValueError("A covariance needs at least 2 signals, got 1.")
-    return x0.mean(0), torch.cov(x0.flatten(1).double().T)
+    mean, x = x0.mean(0), x0.flatten(1)
+    if x.shape[1] <= FULL:
+        return mean, torch.cov(x.double().T)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, size, basis = torch.svd_lowrank(x - mean.flatten(), q=min(rank + 64, *x.shape), niter=4)
+    return mean, LowRank(basis[:, :rank].flip(1), size[:rank].flip(0).square() / (len(x) - 1))
 
 
 class Gaussian(nn.Module):
@@ -83,7 +120,7 @@ class Gaussian(nn.Module):
     tensor([0.0064, 0.0064, 0.0064, 0.0064])
     """
 
-    def __init__(self, mean: Tensor, cov: Tensor, schedule: Schedule):
+    def __init__(self, mean: Tensor, cov: Tensor | LowRank, schedule: Schedule):
         super().__init__()
         self.wiener, self.schedule = Wiener(mean, cov), schedule
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.schedules import Schedule
-from ..exact.gaussian import Wiener, fit_gaussian
+from ..exact.gaussian import FULL, Wiener, fit_gaussian
 from ..signals.batches import stream
 from ..signals.finite import Finite
 from ..signals.source import Source, WithBox, signal_shape
@@ -62,11 +62,14 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     Args:
         family: draws the signals.
         seed: of these draws.
+        n: signals; fewer, 4096 at least, where those of more than `FULL` numbers would not fit into memory.
         conditional: whether the network can be asked for values of the family's parameters.
         sizes: width, levels, … of the `UNet1D`.
     """
+    channels, length = signal_shape(family)
+    if channels * length > FULL:
+        n = min(n, max(4096, 2**25 // (channels * length)))
     x0 = family.signals if isinstance(family, Finite) else family.sample(n, stream(seed, 0, COVARIANCE))[0]
-    channels = x0.shape[1]
     if conditional:
         if not isinstance(family, WithBox):
             what = type(family).__name__

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .distillation import TwoSteps, distilled
+from .fingerprint import fingerprint
 from .muon import Muon, orthogonal
 from .recipe import Batch, Recipe, longer, muon, noised, up_flat_down
 from .reference import algorithm_1, reference_loop
@@ -28,6 +29,7 @@ __all__ = [
     "cache_dir",
     "device",
     "distilled",
+    "fingerprint",
     "fit",
     "load",
     "longer",

@@ -20,7 +20,7 @@ from ddpm_lib import (
     report_grid,
 )
 from ddpm_lib.diffusion import schedules
-from ddpm_lib.exact import MixtureOracle, NoisyOracle, Wiener, family, finite, gaussian, of
+from ddpm_lib.exact import LowRank, MixtureOracle, NoisyOracle, Wiener, family, finite, gaussian, of
 from ddpm_lib.signals import Augmented, Finite, Mixture, Negate, Noisy, Ricker
 
 DOUBLE = torch.float64
@@ -488,3 +488,33 @@ def test_another_source_can_register_its_own():
     assert of(Points(), HO)(torch.ones(2, 1, 8), 5).x0.abs().max() == 0
     with pytest.raises(ValueError, match="Elsewhere is not known"):
         of(Elsewhere(), HO)
+
+
+def test_long_signals_have_a_covariance_by_its_greatest_directions(monkeypatch):
+    """The table and the low-rank form say the same, to 1e-4 of the floor; and the latter is always the same."""
+    x0, _ = BenchmarkMorlet(length=192).sample(3000, rng(0))
+    mean, cov = fit_gaussian(x0)
+    monkeypatch.setattr(gaussian, "FULL", 100)
+    _, low = fit_gaussian(x0)
+    _, again = fit_gaussian(x0)
+    assert isinstance(cov, torch.Tensor) and isinstance(low, LowRank) and torch.equal(low.basis, again.basis)
+    full, short = Gaussian(mean, cov, HO), Gaussian(mean, low, HO)
+    t = torch.arange(1, 1001)
+    floor = FamilyOracle(BenchmarkMorlet(length=192), HO)
+    x, eps = BenchmarkMorlet(length=192).sample(64, rng(1))[0], noise(64, 1, 192, seed=2, dtype=torch.float32)
+    at = torch.linspace(1, 1000, 64).round().long()
+    least = loss(floor, x, at, eps).mean()
+    assert (full.floor(t) - short.floor(t)).abs().max() < 1e-4 * least
+    assert (loss(full, x, at, eps) - loss(short, x, at, eps)).mean().abs() < 1e-4 * least
+    assert short.wiener.basis.shape == full.wiener.basis.shape
+
+
+def test_of_more_directions_than_signals_those_of_the_signals_are_found(monkeypatch):
+    monkeypatch.setattr(gaussian, "FULL", 100)
+    x0 = torch.randn(5, 2, 80, generator=rng(0))
+    mean, low = fit_gaussian(x0)
+    assert low.basis.shape == (160, 5)
+    wiener = Wiener(mean, low)
+    assert len(wiener.power) == 4  # of five signals around their mean
+    found = wiener.basis @ torch.diag(wiener.power) @ wiener.basis.T
+    torch.testing.assert_close(found, torch.cov(x0.flatten(1).T), rtol=1e-3, atol=1e-4)
