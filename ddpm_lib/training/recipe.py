@@ -19,6 +19,7 @@ from ..diffusion.losses import Weight, simple
 from ..diffusion.schedules import Schedule, linear
 from ..diffusion.times import draw_times
 from ..networks.skip import by_linear_error, linear_skip
+from ..shapes import Float, Real
 from ..signals.batches import stream
 from ..signals.source import Source
 from ..signals.wavelets import BenchmarkMorlet
@@ -35,17 +36,17 @@ class Batch(NamedTuple):
     """What a step trains on: B signals, each at a time of its own.
 
     Attributes:
-        x0, eps: (B, C, L), signals and the noise that is added to them.
-        t: (B,), 1…T.
-        importance: (B,), weights that keep the mean over t unbiased, whatever the density that t was drawn from.
-        cond: (B, P), the condition of each signal, NaN where the network is not told; None without conditions.
+        x0, eps: signals and the noise that is added to them.
+        t: 1…T.
+        importance: weights that keep the mean over t unbiased, whatever the density that t was drawn from.
+        cond: the condition of each signal, NaN where the network is not told; None without conditions.
     """
 
-    x0: Tensor
-    t: Tensor
-    eps: Tensor
-    importance: Tensor
-    cond: Tensor | None = None
+    x0: Float[Tensor, "B C L"]
+    t: Real[Tensor, "B"]
+    eps: Float[Tensor, "B C L"]
+    importance: Float[Tensor, "B"]
+    cond: Float[Tensor, "B P"] | None = None
 
 
 def muon(denoiser: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -58,7 +59,7 @@ def up_flat_down(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / (recipe.warmup + 1), (recipe.steps - step) / (0.7 * recipe.steps))
 
 
-def noised(recipe: Recipe, density: Tensor | None, step: int) -> Batch:
+def noised(recipe: Recipe, density: Float[Tensor, "T"] | None, step: int) -> Batch:
     """The batch of a step: fresh signals, times from the density, noise."""
     generator = stream(recipe.seed, step, BATCHES)
     x0, params = recipe.family.sample(recipe.batch, generator)
@@ -106,7 +107,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=linear)
     network: Callable[[Any, int], nn.Module] = linear_skip
     parametrisation: Parametrisation = field(default_factory=Eps)
-    density: Callable[[nn.Module, Schedule], Tensor | None] = by_linear_error
+    density: Callable[[nn.Module, Schedule], Float[Tensor, "T"] | None] = by_linear_error
     steps: int = 2200
     batch: int = 128
     lr: float = 2e-3
@@ -120,7 +121,7 @@ class Recipe:
     weight: Weight = simple
     optimiser: Callable[[nn.Module, Recipe], torch.optim.Optimizer] = muon
     rate: Callable[[int, Recipe], float] = up_flat_down
-    batches: Callable[[Recipe, Tensor | None, int], Batch] = noised
+    batches: Callable[[Recipe, Float[Tensor, "T"] | None, int], Batch] = noised
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
@@ -132,8 +133,8 @@ class Recipe:
         number(self.told, "told of a recipe", 0.0, 1.0)
         self.weights()
 
-    def weights(self) -> Tensor:
-        """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, (T,), or one sentence why it is no weight."""
+    def weights(self) -> Float[Tensor, "T"]:
+        """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, or one sentence why it is no weight."""
         takes(self.weight, 2, "The weight of a recipe is a function of (schedule, t), such as vlb")
         t = torch.arange(1, self.schedule.T + 1)
         weights = check_tensor(self.weight(self.schedule, t), "What the weight of a recipe returns", self.schedule.T)
@@ -179,7 +180,7 @@ ROOMS = ("signals", "diffusion", "exact", "networks", "training")  # whatever tr
 
 def _code(library: Path = Path(__file__).parents[1]) -> str:
     """Ten digits that change with the code that trains; a room that holds none is an error, and not one room less."""
-    code = (library / "checks.py").read_text("utf-8")
+    code = "".join((library / name).read_text("utf-8") for name in ("checks.py", "shapes.py"))
     for room in ROOMS:
         files = sorted((library / room).glob("*.py"))
         if not files:
