@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_signals, check_tensor, count
+from ..shapes import Float, Real, Time
 from .denoiser import DenoiserLike
 from .forward import q_sample
 from .schedules import Schedule, times
@@ -23,24 +24,24 @@ __all__ = ["L_0", "L_T", "L_t", "Terms", "bound_at", "elbo", "gaussian_kl"]
 
 
 class Terms(NamedTuple):
-    """The parts of the bound, each (B,), nats per signal.
+    """The parts of the bound, nats per signal.
 
     `error` is the standard error of L_t + L_0 from the noises (and the times) that were drawn: NaN for one draw.
     """
 
-    L_T: Tensor
-    L_t: Tensor
-    L_0: Tensor
-    error: Tensor
+    L_T: Float[Tensor, "B"]
+    L_t: Float[Tensor, "B"]
+    L_0: Float[Tensor, "B"]
+    error: Float[Tensor, "B"]
     dim: int
 
     @property
-    def total(self) -> Tensor:
-        """L_vlb (B,), an upper bound on -log p_θ(x_0)."""
+    def total(self) -> Float[Tensor, "B"]:
+        """L_vlb, an upper bound on -log p_θ(x_0)."""
         return self.L_T + self.L_t + self.L_0
 
-    def bits_per_dim(self) -> Tensor:
-        """L_vlb (B,) in bits per dimension: total / (C·L·log 2). May be negative: it is a density."""
+    def bits_per_dim(self) -> Float[Tensor, "B"]:
+        """L_vlb in bits per dimension: total / (C·L·log 2). May be negative: it is a density."""
         return self.total / (self.dim * math.log(2))
 
 
@@ -54,11 +55,8 @@ def gaussian_kl(square: Tensor, var_1: Tensor, var_2: Tensor, dim: int) -> Tenso
     return 0.5 * (square / var_2 + dim * (ratio - 1 - ratio.log()))
 
 
-def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
-    """D_KL(q(x_T|x_0) ‖ N(0, I)) = ½[ᾱ_T(‖x_0‖² - N) - N·log(1-ᾱ_T)], (B,), N = C·L: step D8, the first term of (38).
-
-    Args:
-        x0: (B, C, L).
+def L_T(x0: Float[Tensor, "B C L"], schedule: Schedule) -> Float[Tensor, "B"]:
+    """D_KL(q(x_T|x_0) ‖ N(0, I)) = ½[ᾱ_T(‖x_0‖² - N) - N·log(1-ᾱ_T)], N = C·L: step D8, the first term of (38).
 
     >>> from ddpm_lib import linear
     >>> f"{L_T(torch.ones(1, 1, 128), linear()).item():.4e}"
@@ -68,16 +66,17 @@ def L_T(x0: Tensor, schedule: Schedule) -> Tensor:
     return gaussian_kl(square, schedule.noise(schedule.T), torch.ones((), dtype=torch.float64), x0[0].numel())
 
 
-def L_t(denoiser: DenoiserLike, x0: Tensor, t: Tensor | int, eps: Tensor, variance: Variance = beta) -> Tensor:
-    """D_KL(q(x_{t-1}|x_t, x_0) ‖ p_θ(x_{t-1}|x_t)) at x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, (B,), t ≥ 2: step D11, report (46).
+def L_t(
+    denoiser: DenoiserLike, x0: Float[Tensor, "B C L"], t: Time, eps: Float[Tensor, "B C L"], variance: Variance = beta
+) -> Float[Tensor, "B"]:
+    """D_KL(q(x_{t-1}|x_t, x_0) ‖ p_θ(x_{t-1}|x_t)) at x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε, t ≥ 2: step D11, report (46).
 
     One draw of the expectation over x_t; its mean over ε ~ N(0, I) is the term of the bound. At t = 1 q(x_0|x_1, x_0)
     is a point and has no density: that term is `L_0`.
 
     Args:
         denoiser: a `Denoiser` of any parametrisation or an oracle.
-        x0, eps: (B, C, L).
-        t: 2…T, one number or (B,).
+        t: 2…T.
         variance: σ_t², a `Variance`.
     """
     t = times(t, x0)
@@ -85,25 +84,35 @@ def L_t(denoiser: DenoiserLike, x0: Tensor, t: Tensor | int, eps: Tensor, varian
     return _kl(denoiser.schedule, x0, denoiser(xt, t).x0, xt, t, variance)
 
 
-def _kl(schedule: Schedule, x0: Tensor, estimate: Tensor, xt: Tensor, t: Tensor, variance: Variance) -> Tensor:
+def _kl(
+    schedule: Schedule,
+    x0: Float[Tensor, "B C L"],
+    estimate: Float[Tensor, "B C L"],
+    xt: Float[Tensor, "B C L"],
+    t: Real[Tensor, "B"],
+    variance: Variance,
+) -> Float[Tensor, "B"]:
     """`L_t` of an estimate of x_0."""
     found = slope2(schedule, t), schedule.beta_tilde(t), sigma2_of(variance, schedule, t, xt=xt)
     factor, beta_tilde, sigma2 = map(per_signal, found)
     return gaussian_kl(factor * (x0 - estimate).double().square(), beta_tilde, sigma2, 1).sum((1, 2))
 
 
-def L_0(denoiser: DenoiserLike, x0: Tensor, eps: Tensor, sigma_1: float | None = None) -> Tensor:
-    """-log N(x_0; x̂_0(x_1), σ_1²·I) at x_1 = √ᾱ_1·x_0 + √β_1·ε, (B,): step D12, the last term of (38).
+def L_0(
+    denoiser: DenoiserLike, x0: Float[Tensor, "B C L"], eps: Float[Tensor, "B C L"], sigma_1: float | None = None
+) -> Float[Tensor, "B"]:
+    """-log N(x_0; x̂_0(x_1), σ_1²·I) at x_1 = √ᾱ_1·x_0 + √β_1·ε: step D12, the last term of (38).
 
     Args:
-        x0, eps: (B, C, L).
         sigma_1: the decoder's standard deviation, √β_1 by default.
     """
     t = times(1, x0)
     return _nll(denoiser.schedule, x0, denoiser(q_sample(x0, t, eps, denoiser.schedule), t).x0, sigma_1)
 
 
-def _nll(schedule: Schedule, x0: Tensor, estimate: Tensor, sigma_1: float | None) -> Tensor:
+def _nll(
+    schedule: Schedule, x0: Float[Tensor, "B C L"], estimate: Float[Tensor, "B C L"], sigma_1: float | None
+) -> Float[Tensor, "B"]:
     """`L_0` of an estimate of x_0."""
     sigma2 = sigma2_of(beta, schedule, times(1, x0), sigma_1)
     square = (x0 - estimate).double().square().sum((1, 2))
@@ -113,13 +122,13 @@ def _nll(schedule: Schedule, x0: Tensor, estimate: Tensor, sigma_1: float | None
 @torch.no_grad()
 def elbo(
     denoiser: DenoiserLike,
-    x0: Tensor,
+    x0: Float[Tensor, "B C L"],
     variance: Variance = beta,
     sigma_1: float | None = None,
     draws: int = 1,
     every_t: bool = True,
     generator: torch.Generator | None = None,
-    eps: Tensor | None = None,
+    eps: Float[Tensor, "draws B C L"] | None = None,
 ) -> Terms:
     """The bound -log p_θ(x_0) ≤ L_T + Σ_{t≥2} L_t + L_0 of each signal: report (38) with its expectations, step D13.
 
@@ -128,14 +137,14 @@ def elbo(
 
     Args:
         denoiser: a `Denoiser` of any parametrisation or an oracle.
-        x0: (B, C, L).
+        x0: the signals.
         variance: σ_t² for t ≥ 2, as for `L_t`. The default, β, is Ho et al.'s first choice; `ancestral` draws with β̃
             by default, so give both the same one where the bound is to be that of the samples.
         sigma_1: the decoder's standard deviation, √β_1 by default.
         draws: estimates that are averaged; their spread is the standard error.
         every_t: whether each estimate sums over all t.
         generator: a CPU generator.
-        eps: noises to use at every t instead of drawing, (draws, B, C, L): ±1 are exact for a linear denoiser.
+        eps: noises to use at every t instead of drawing: ±1 are exact for a linear denoiser.
 
     Raises:
         TypeError, ValueError: x0 not floating point, finite and (B, C, L); fewer than one draw; σ_t or σ_1 of 0.
@@ -173,20 +182,19 @@ def elbo(
 
 def bound_at(
     denoiser: DenoiserLike,
-    x0: Tensor,
-    t: Tensor | int,
-    eps: Tensor,
+    x0: Float[Tensor, "B C L"],
+    t: Time,
+    eps: Float[Tensor, "B C L"],
     variance: Variance = beta,
     sigma_1: float | None = None,
-) -> Tensor:
-    """The bound from one t, T·L_t in bits per dimension, (B,): its mean over t uniform on 1…T is L_vlb - L_T.
+) -> Float[Tensor, "B"]:
+    """The bound from one t, T·L_t in bits per dimension: its mean over t uniform on 1…T is L_vlb - L_T.
 
     L_vlb is a sum over t, and E_t[L_t] a T-th of it. The term of t = 1 is the decoder's, L_0.
 
     Args:
         denoiser: the mean.
-        x0, eps: (B, C, L).
-        t: 1…T, one number or (B,), drawn uniformly, or with `draw_times`, whose weights then multiply the result.
+        t: 1…T, drawn uniformly, or with `draw_times`, whose weights then multiply the result.
         variance: σ_t² for t ≥ 2, as `L_t` takes it.
         sigma_1: the decoder's standard deviation, √β_1 by default.
 
@@ -203,14 +211,14 @@ def bound_at(
 
 def bound_of(
     schedule: Schedule,
-    x0: Tensor,
-    estimate: Tensor,
-    xt: Tensor,
-    t: Tensor,
+    x0: Float[Tensor, "B C L"],
+    estimate: Float[Tensor, "B C L"],
+    xt: Float[Tensor, "B C L"],
+    t: Real[Tensor, "B"],
     variance: Variance,
     sigma_1: float | None,
-) -> Tensor:
-    """`bound_at` of an estimate of x_0, (B,)."""
+) -> Float[Tensor, "B"]:
+    """`bound_at` of an estimate of x_0."""
     first, rest = (t == 1).nonzero()[:, 0], (t != 1).nonzero()[:, 0]  # a variance that depends on x_t begins at t = 2
     out = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
     out = out.index_put((first,), _nll(schedule, x0[first], estimate[first], sigma_1))

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..shapes import Float, Time
 from .schedules import Schedule
 
 __all__ = [
@@ -27,10 +28,10 @@ __all__ = [
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of x_t: both views of one estimate, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·eps. Each (B, C, L)."""
+    """What a denoiser says of x_t: both views of one estimate, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·eps."""
 
-    x0: Tensor
-    eps: Tensor
+    x0: Float[Tensor, "B C L"]
+    eps: Float[Tensor, "B C L"]
 
     @classmethod
     def from_x0(cls, x0: Tensor, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
@@ -57,8 +58,8 @@ class DenoiserLike(Protocol):
         """Which noise belongs to which t."""
         ...
 
-    def __call__(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L) at times t, one number or (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
+    def __call__(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """What is known of x_t at times 0 < t ≤ T."""
         ...
 
 
@@ -66,8 +67,8 @@ class DenoiserLike(Protocol):
 class WithCovariance(DenoiserLike, Protocol):
     """A denoiser that also knows how sure it is."""
 
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t], (B, C·L, C·L)."""
+    def covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "#B C*L C*L"]:
+        """Cov[x_0 | x_t]."""
         ...
 
 
@@ -140,8 +141,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network, self.schedule, self.parametrisation = network, schedule, parametrisation
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L) at times t (B,), 0 < t ≤ T → Prediction of two (B, C, L)."""
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """Both views of the estimate, at times 0 < t ≤ T."""
         t, a, s = self.schedule.at(t, xt)
         out = self.network(xt, self.schedule.log_snr(t, xt.dtype), cond)
         if out.shape != xt.shape:  # which broadcasting would hide

@@ -11,40 +11,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..shapes import Float, Time
 from .schedules import Schedule, times
 
 __all__ = ["Normal", "q_posterior", "q_sample", "q_step"]
 
 
 class Normal(NamedTuple):
-    """N(mean, var·I): mean (B, C, L), var (B, 1, 1)."""
+    """N(mean, var·I)."""
 
-    mean: Tensor
-    var: Tensor
+    mean: Float[Tensor, "B C L"]
+    var: Float[Tensor, "B 1 1"]
 
-    def sample(self, noise: Tensor) -> Tensor:
+    def sample(self, noise: Float[Tensor, "B C L"]) -> Float[Tensor, "B C L"]:
         """mean + √var·noise, report (4)."""
         return self.mean + self.var.sqrt() * noise
 
 
-def q_step(x_prev: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
+def q_step(
+    x_prev: Float[Tensor, "B C L"], t: Time, eps: Float[Tensor, "B C L"], schedule: Schedule
+) -> Float[Tensor, "B C L"]:
     """One forward step, x_t = √(1-β_t)·x_{t-1} + √β_t·ε_t with fresh ε_t: report (1) and (5).
 
     Args:
-        x_prev, eps: (B, C, L).
-        t: 1…T, one number or (B,): the step that is taken, from t-1 to t.
+        t: 1…T: the step that is taken, from t-1 to t.
     """
     beta = schedule.beta(_exact(t, x_prev))
     return (1 - beta).sqrt().to(x_prev) * x_prev + beta.sqrt().to(x_prev) * eps
 
 
-def q_sample(x0: Tensor, t: Tensor | float, eps: Tensor, schedule: Schedule) -> Tensor:
+def q_sample(
+    x0: Float[Tensor, "B C L"], t: Time, eps: Float[Tensor, "B C L"], schedule: Schedule
+) -> Float[Tensor, "B C L"]:
     """The jump x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε: report (9), Ho et al. (4).
 
     Args:
-        x0: (B, C, L).
-        eps: (B, C, L), ~ N(0, I).
-        t: 0…T, one number or (B,).
+        t: 0…T.
+        eps: ~ N(0, I).
 
     >>> x0 = torch.ones(2, 1, 4)
     >>> from ddpm_lib import linear
@@ -56,16 +59,15 @@ def q_sample(x0: Tensor, t: Tensor | float, eps: Tensor, schedule: Schedule) -> 
 
 
 def q_posterior(
-    x0: Tensor, xt: Tensor, t: Tensor | float, schedule: Schedule, s: Tensor | float | None = None
+    x0: Float[Tensor, "B C L"], xt: Float[Tensor, "B C L"], t: Time, schedule: Schedule, s: Time | None = None
 ) -> Normal:
     """q(x_s | x_t, x_0) = N(μ̃, β̃·I), report (40), (42), (43); Ho et al. (6), (7), for any s < t.
 
     Args:
-        x0, xt: (B, C, L).
-        t, s: times, one number or (B,), 0 ≤ s < t; s = t - 1 by default.
+        t, s: 0 ≤ s < t; s = t - 1 by default.
 
     Returns:
-        Normal with mean μ̃ (B, C, L) and variance β̃ (B, 1, 1); at s = 0 it is a point mass at x0.
+        Normal with mean μ̃ and variance β̃; at s = 0 it is a point mass at x0.
     """
     t = _exact(t, xt)
     s = t - 1 if s is None else _exact(s, xt)
@@ -75,6 +77,6 @@ def q_posterior(
     return Normal(from_xt * xt + from_x0 * x0, schedule.beta_tilde(t, s).to(xt))
 
 
-def _exact(t: Tensor | float, x: Tensor) -> Tensor:
-    """t as (B, 1, 1) in float64 on the CPU, where β is computed without loss (some devices have no float64)."""
+def _exact(t: Time, x: Float[Tensor, "B C L"]) -> Float[Tensor, "B 1 1"]:
+    """t in float64 on the CPU, where β is computed without loss (some devices have no float64)."""
     return times(torch.as_tensor(t, dtype=torch.float64, device="cpu"), torch.empty(len(x)))[:, None, None]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_signals, count, number
+from ..shapes import Float
 from .denoiser import DenoiserLike
 from .variances import posterior_variance
 
@@ -23,23 +24,23 @@ __all__ = ["Likelihood", "log_likelihood"]
 
 
 class Likelihood(NamedTuple):
-    """log p(x_0) of signals in nats (B,), and how far a grid of half as many steps is from it (B,)."""
+    """log p(x_0) of signals in nats, and how far a grid of half as many steps is from it."""
 
-    nats: Tensor
-    error: Tensor
+    nats: Float[Tensor, "B"]
+    error: Float[Tensor, "B"]
     dim: int
 
-    def bits_per_dim(self) -> Tensor:
-        """-log p(x_0) (B,) in bits per dimension: -nats/(C·L·log 2), like `Terms.bits_per_dim`."""
+    def bits_per_dim(self) -> Float[Tensor, "B"]:
+        """-log p(x_0) in bits per dimension: -nats/(C·L·log 2), like `Terms.bits_per_dim`."""
         return -self.nats / (self.dim * math.log(2))
 
 
 def log_likelihood(
     denoiser: DenoiserLike,
-    x0: Tensor,
+    x0: Float[Tensor, "B C L"],
     steps: int = 32,
     first: float = 1.0,
-    variance: Callable[[Tensor, float], Tensor] | None = None,
+    variance: Callable[[Float[Tensor, "B C L"], float], Float[Tensor, "B C L"]] | None = None,
 ) -> Likelihood:
     """log p(x_0) under the probability flow: Song et al. 2021 (score-based), eq. (39), along a grid even in log-SNR.
 
@@ -54,11 +55,11 @@ def log_likelihood(
 
     Args:
         denoiser: a `Denoiser` or an oracle.
-        x0: (B, C, L).
+        x0: the signals.
         steps: even, 12 at least.
         first: the smallest time at which the denoiser is asked, above 0 and well below T. Its noise should be small
             against that in the data.
-        variance: (xt, t) → Var[x_0|x_t] (B, C, L) where something else than `posterior_variance` is to be trusted.
+        variance: (xt, t) → Var[x_0|x_t] where something else than `posterior_variance` is to be trusted.
 
     >>> from ddpm_lib import Gaussian, linear
     >>> exact = Gaussian(torch.zeros(1, 1).double(), torch.eye(1).double(), linear())
@@ -81,19 +82,24 @@ def log_likelihood(
 
 
 @torch.no_grad()
-def _flow(denoiser: DenoiserLike, x0: Tensor, variance: Callable[[Tensor, float], Tensor], eta: Tensor) -> Tensor:
-    """log p(x_0) (B,) in float64 along an even grid over η = -½ log SNR."""
+def _flow(
+    denoiser: DenoiserLike,
+    x0: Float[Tensor, "B C L"],
+    variance: Callable[[Float[Tensor, "B C L"], float], Float[Tensor, "B C L"]],
+    eta: Float[Tensor, "K"],
+) -> Float[Tensor, "B"]:
+    """log p(x_0) in float64 along an even grid over η = -½ log SNR."""
     schedule = denoiser.schedule
     size, step = x0[0].numel(), float(eta[1] - eta[0])
     nodes, middles = (schedule.at_log_snr(-2 * z).tolist() for z in (eta, (eta[1:] + eta[:-1]) / 2))
 
-    def speed(x: Tensor, t: float) -> Tensor:
+    def speed(x: Float[Tensor, "B C L"], t: float) -> Float[Tensor, "B C L"]:
         """dx/dη."""
         s = schedule(torch.tensor([t]), x.dtype)[1].to(x.device)
         return s * (denoiser(x, t).eps - s * x)
 
-    def growth(x: Tensor, t: float) -> Tensor:
-        """The divergence of `speed`, (B,)."""
+    def growth(x: Float[Tensor, "B C L"], t: float) -> Float[Tensor, "B"]:
+        """The divergence of `speed`."""
         ab = schedule.alpha_bar(t)
         omega = variance(x, t).double().mean((1, 2)) / schedule.noise(t)
         return size * ab * (1 - omega)
@@ -104,7 +110,7 @@ def _flow(denoiser: DenoiserLike, x0: Tensor, variance: Callable[[Tensor, float]
     apart = math.expm1(2 * step)  # of their u, in units of the first
     ab = schedule.alpha_bar(t)
 
-    def move(y: Tensor, t: float) -> Tensor:
+    def move(y: Float[Tensor, "B C L"], t: float) -> Float[Tensor, "B C L"]:
         a, s = (z.to(y) for z in schedule(torch.tensor([t]), torch.float64))
         return denoiser(a * y, t).eps * (math.exp(eta[0]) ** 2 / 2 / (s / a))
 

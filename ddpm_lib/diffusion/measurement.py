@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_tensor, number
+from ..shapes import Bool, Float
 
 __all__ = ["Measurement"]
 
@@ -18,7 +19,7 @@ class Measurement:
     """y = A·x_0 + σ·n: what an instrument says of a signal.
 
     Args:
-        matrix: A, (M, L), no row zero everywhere.
+        matrix: A, no row zero everywhere.
         sigma: standard deviation of its noise, at least 0.01.
 
     Raises:
@@ -29,7 +30,7 @@ class Measurement:
     torch.Size([2, 32])
     """
 
-    matrix: Tensor
+    matrix: Float[Tensor, "M L"]
     sigma: float
 
     def __post_init__(self) -> None:
@@ -45,8 +46,8 @@ class Measurement:
         return bool(((gram - torch.eye(len(gram)).to(gram)).abs() < 1e-4).all())
 
     @classmethod
-    def samples(cls, mask: Tensor, sigma: float) -> Measurement:
-        """The samples where mask (L,) is True; the others are missing."""
+    def samples(cls, mask: Bool[Tensor, "L"], sigma: float) -> Measurement:
+        """The samples where mask is True; the others are missing."""
         mask = torch.as_tensor(mask)
         if mask.dtype != torch.bool:
             raise TypeError(f"A mask must be a boolean tensor of shape (L,), got {mask.dtype}.")
@@ -59,20 +60,20 @@ class Measurement:
         weight = torch.exp(-((at[::stride, None] - at) ** 2) / (2 * width**2))
         return cls(weight / weight.sum(1, keepdim=True), sigma)
 
-    def __call__(self, x0: Tensor) -> Tensor:
-        """A·x_0 of signals (B, 1, L): (B, M), without noise."""
+    def __call__(self, x0: Float[Tensor, "B 1 L"]) -> Float[Tensor, "B M"]:
+        """A·x_0, without noise."""
         if x0.shape[1:] != (1, self.matrix.shape[1]):
             raise ValueError(f"This measures signals of shape (1, {self.matrix.shape[1]}), got {tuple(x0.shape[1:])}.")
         return x0[:, 0] @ self.matrix.to(x0).T
 
-    def residual(self, y: Tensor, x0: Tensor) -> Tensor:
-        """y - A·x_0, (B, M): what signals (B, 1, L) leave of measurements (B, M) unexplained."""
+    def residual(self, y: Float[Tensor, "B M"], x0: Float[Tensor, "B 1 L"]) -> Float[Tensor, "B M"]:
+        """y - A·x_0: what signals leave of measurements unexplained."""
         found = self(x0)
         if y.shape != found.shape:
             raise ValueError(f"Measurements must have shape {tuple(found.shape)}, a row each, got {tuple(y.shape)}.")
         return y.to(x0) - found
 
-    def observe(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """y (B, M): A·x_0 with noise."""
+    def observe(self, x0: Float[Tensor, "B 1 L"], generator: torch.Generator | None = None) -> Float[Tensor, "B M"]:
+        """y: A·x_0 with noise."""
         clean = self(x0)
         return clean + self.sigma * torch.randn(clean.shape, generator=generator).to(clean)

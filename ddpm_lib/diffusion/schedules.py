@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import count, number
+from ..shapes import Float, Real, Shaped, Time
 
 __all__ = ["LEFTOVER", "Schedule", "cosine", "linear", "log_linear", "noise_time", "quadratic", "sigmoid", "straight"]
 
@@ -81,8 +82,8 @@ class Schedule:
         """Number of steps."""
         return len(self._table) - 1
 
-    def log_alpha_bar(self, t: Tensor | float, dtype: torch.dtype = torch.float64) -> Tensor:
-        """log ᾱ_t, shape of t, on t's device; between integers it is interpolated linearly."""
+    def log_alpha_bar(self, t: Real[Tensor, "*t"] | float, dtype: torch.dtype = torch.float64) -> Float[Tensor, "*t"]:
+        """log ᾱ_t, on t's device; between integers it is interpolated linearly."""
         t = torch.as_tensor(t)
         if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= self.T):  # a GPU would wait
             raise ValueError(f"t must lie in 0…{self.T}, got values from {t.min()} to {t.max()}.")
@@ -99,23 +100,27 @@ class Schedule:
             self._cache[key] = self._table.to(dtype).to(device)
         return self._cache[key]
 
-    def __call__(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """t (B,) → (√ᾱ_t, √(1-ᾱ_t)), each (B, 1, 1): what multiplies signal and noise in report (9)."""
+    def __call__(
+        self, t: Real[Tensor, "B"], dtype: torch.dtype = torch.float32
+    ) -> tuple[Float[Tensor, "B 1 1"], Float[Tensor, "B 1 1"]]:
+        """(√ᾱ_t, √(1-ᾱ_t)): what multiplies signal and noise in report (9)."""
         log_ab = self.log_alpha_bar(t, dtype if dtype.is_floating_point else torch.float32).reshape(-1, 1, 1)
         return (0.5 * log_ab).exp(), (-torch.expm1(log_ab)).sqrt()
 
-    def at(self, t: Tensor | float, xt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a denoiser needs to know of t, 0 < t ≤ T: t (B,), √ᾱ_t, √(1-ᾱ_t) (B, 1, 1), as xt (B, C, L) is."""
+    def at(
+        self, t: Time, xt: Float[Tensor, "B C L"]
+    ) -> tuple[Real[Tensor, "B"], Float[Tensor, "B 1 1"], Float[Tensor, "B 1 1"]]:
+        """What a denoiser needs to know of t, 0 < t ≤ T: t, √ᾱ_t and √(1-ᾱ_t), as x_t is."""
         t = times(t, xt)
         if t.device.type == "cpu" and not (t > 0).all():
             raise ValueError(f"A denoiser needs times in 0 < t <= {self.T}, got {t.min()}: there is no noise at 0.")
         return t, *self(t, xt.dtype)
 
-    def alpha_bar(self, t: Tensor | float) -> Tensor:
+    def alpha_bar(self, t: Real[Tensor, "*t"] | float) -> Float[Tensor, "*t"]:
         """ᾱ_t = Π_{s≤t} α_s, report (3); ᾱ_0 = 1."""
         return self.log_alpha_bar(t).exp()
 
-    def noise(self, t: Tensor | float) -> Tensor:
+    def noise(self, t: Real[Tensor, "*t"] | float) -> Float[Tensor, "*t"]:
         """1 - ᾱ_t, the variance of the noise in x_t, without cancellation."""
         return -torch.expm1(self.log_alpha_bar(t))
 
@@ -130,16 +135,16 @@ class Schedule:
         s = t - 1 if s is None else s
         return self.noise(s) / self.noise(t) * self.beta(t, s)
 
-    def snr(self, t: Tensor | float) -> Tensor:
+    def snr(self, t: Real[Tensor, "*t"] | float) -> Float[Tensor, "*t"]:
         """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), for signals of unit power; infinite at t = 0."""
         return self.log_snr(t).exp()
 
-    def log_snr(self, t: Tensor | float, dtype: torch.dtype = torch.float64) -> Tensor:
+    def log_snr(self, t: Real[Tensor, "*t"] | float, dtype: torch.dtype = torch.float64) -> Float[Tensor, "*t"]:
         """log(ᾱ_t/(1-ᾱ_t)), natural logarithm: what networks are told of the noise level."""
         log_ab = self.log_alpha_bar(t, dtype)
         return log_ab - torch.log(-torch.expm1(log_ab))
 
-    def at_log_snr(self, log_snr: Tensor | float) -> Tensor:
+    def at_log_snr(self, log_snr: Real[Tensor, "*t"] | float) -> Float[Tensor, "*t"]:
         """The real t at which the schedule has this log-SNR (the inverse of `log_snr`), clamped to [0, T]."""
         # log ᾱ = log sigmoid(log SNR), and the table is piecewise linear in t: invert the piece it falls in
         target = torch.nn.functional.logsigmoid(torch.as_tensor(log_snr, dtype=torch.float64))
@@ -236,8 +241,8 @@ def straight(T: int = 1000) -> Schedule:
     return _clipped(lambda tau: (1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), T)
 
 
-def times(t: Tensor | float, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """One time for each signal of x (B, ...), on its device: (B,), from one number or as many."""
+def times(t: Time, x: Shaped[Tensor, B * rest], dtype: torch.dtype | None = None) -> Real[Tensor, "B"]:
+    """One time for each signal of x, on its device."""
     t = torch.as_tensor(t, dtype=dtype, device=x.device)
     return t.expand(len(x)) if t.ndim == 0 else t
 

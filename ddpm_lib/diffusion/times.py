@@ -5,19 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..shapes import Float, Int
 from .schedules import Schedule
 
 __all__ = ["LossHistory", "draw_times"]
 
 
 def draw_times(
-    n: int, schedule: Schedule, generator: torch.Generator | None = None, density: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Times t in 1…T and the weights that keep a mean over them unbiased: (t (n,), weight (n,)).
+    n: int,
+    schedule: Schedule,
+    generator: torch.Generator | None = None,
+    density: Float[Tensor, "T"] | None = None,
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
+    """Times t in 1…T and the weights that keep a mean over them unbiased.
 
     Args:
-        density: (T,), how often each t is drawn, up to a factor; uniform by default, and then
-            every weight is 1. Otherwise weight = (1/T)/p(t): importance sampling (Nichol & Dhariwal 2021, sec. 3.3).
+        density: how often each t is drawn, up to a factor; uniform by default, and then every weight is 1. Otherwise
+            weight = (1/T)/p(t): importance sampling (Nichol & Dhariwal 2021, sec. 3.3).
     """
     if density is None:
         return torch.randint(1, schedule.T + 1, (n,), generator=generator), torch.ones(n)
@@ -47,14 +51,14 @@ class LossHistory:
         self.values = torch.zeros(T + 1, keep, dtype=torch.float64)  # row t is that of t; there is none at 0
         self.counts = torch.zeros(T + 1, dtype=torch.long)
 
-    def add(self, t: Tensor, values: Tensor) -> None:
-        """Keep L_t of some t in 1…T, each (B,)."""
+    def add(self, t: Int[Tensor, "B"], values: Float[Tensor, "B"]) -> None:
+        """Keep L_t of some t in 1…T."""
         for k, value in zip(t.tolist(), values.detach().tolist(), strict=True):
             self.values[k, self.counts[k] % self.values.shape[1]] = value
             self.counts[k] += 1
 
-    def density(self) -> Tensor | None:
-        """(T,), what `draw_times` takes; None, which is uniform, until every t has been seen often enough."""
+    def density(self) -> Float[Tensor, "T"] | None:
+        """What `draw_times` takes; None, which is uniform, until every t has been seen often enough."""
         if int(self.counts[1:].min()) < self.values.shape[1]:
             return None
         root = self.values[1:].square().mean(1).sqrt()

@@ -2,8 +2,8 @@
 
 Chapters `reverse_process` and `variance_and_likelihood`.
 
-A variance is a function (schedule, t, s, xt) → σ² of the step from t to s, in float64: one number, one for each signal
-(B,), or one for each sample (B, C, L). Those that depend on x_t need it; the others ignore it.
+A variance is a function (schedule, t, s, xt) → σ² of the step from t to s, in float64: one number, one for each signal,
+or one for each sample. Those that depend on x_t need it; the others ignore it.
 
 The learned one is that of Nichol & Dhariwal 2021, section 3.1; the numbers of equations are those of their arXiv
 version.
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_tensor
+from ..shapes import Float, PerSignal, Real, Time
 from .denoiser import DenoiserLike, WithCovariance
 from .forward import q_sample
 from .schedules import Schedule, times
@@ -34,21 +35,19 @@ __all__ = [
     "posterior_variance",
 ]  # fmt: skip
 
-Time = Tensor | float
-
 
 class Variance(Protocol):
     """σ² of the step from t to s at x_t, in float64."""
 
-    def __call__(self, schedule: Schedule, t: Time, s: Time, xt: Tensor | None = None) -> Tensor: ...
+    def __call__(self, schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None) -> PerSignal: ...
 
 
-def beta(schedule: Schedule, t: Time, s: Time, xt: Tensor | None = None) -> Tensor:
+def beta(schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None) -> PerSignal:
     """σ² = β = 1 - ᾱ_t/ᾱ_s: right for data of unit power (Ho et al. 2020, sec. 3.2)."""
     return schedule.beta(t, s)
 
 
-def beta_tilde(schedule: Schedule, t: Time, s: Time, xt: Tensor | None = None) -> Tensor:
+def beta_tilde(schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None) -> PerSignal:
     """σ² = β̃ = (1-ᾱ_s)/(1-ᾱ_t)·β, report (43): right where x_0 is known exactly."""
     return schedule.beta_tilde(t, s)
 
@@ -66,8 +65,8 @@ class TableVariance(nn.Module):
         super().__init__()
         self.register_buffer("table", check_tensor(table, "A table of variances", "T + 1").double())
 
-    def forward(self, schedule: Schedule, t: Time, s: Time, xt: Tensor | None = None) -> Tensor:
-        """σ_t² of the step from t to t - 1, (B,) or one number.
+    def forward(self, schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None) -> PerSignal:
+        """σ_t² of the step from t to t - 1, no number for each sample.
 
         Raises:
             ValueError: a schedule of another length, or another step.
@@ -81,12 +80,12 @@ class TableVariance(nn.Module):
         return self.table.to(t.device)[t.long()]
 
 
-def interpolated(schedule: Schedule, t: Time, s: Time, v: Tensor) -> Tensor:
+def interpolated(schedule: Schedule, t: Time, s: Time, v: Float[Tensor, "B C L"]) -> Float[Tensor, "B C L"]:
     """σ² = exp(v·log β + (1-v)·log β̃) of the step from t to s, eq. (15): β̃ where v is 0, β where it is 1.
 
     Args:
-        t, s: 0 < s < t ≤ T, one number or (B,): at s = 0 β̃ is 0 and there is nothing between it and β.
-        v: (B, C, L).
+        t, s: 0 < s < t ≤ T: at s = 0 β̃ is 0 and there is nothing between it and β.
+        v: of each sample.
 
     >>> from ddpm_lib import linear
     >>> half = interpolated(linear(), 2, 1, torch.full((1, 1, 1), 0.5))
@@ -97,8 +96,10 @@ def interpolated(schedule: Schedule, t: Time, s: Time, v: Tensor) -> Tensor:
     return low * (v.double() * (high / low).log()).exp()
 
 
-def _ends(schedule: Schedule, t: Time, s: Time, x: Tensor) -> tuple[Tensor, Tensor]:
-    """β̃ and β of the step from t to s, each (B, 1, 1), beside x (B, C, L)."""
+def _ends(
+    schedule: Schedule, t: Time, s: Time, x: Float[Tensor, "B C L"]
+) -> tuple[Float[Tensor, "B 1 1"], Float[Tensor, "B 1 1"]]:
+    """β̃ and β of the step from t to s."""
     t, s = times(t, x), times(s, x)
     return schedule.beta_tilde(t, s)[:, None, None], schedule.beta(t, s)[:, None, None]
 
@@ -130,15 +131,17 @@ class LearnedVariance(nn.Module):
         self.schedule, self.network = denoiser.schedule, network
         self._mean = [denoiser]  # in a list, so that its weights are not this module's
 
-    def v(self, xt: Tensor, t: Time) -> Tensor:
-        """xt (B, C, L), t (B,) → v (B, C, L)."""
+    def v(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C L"]:
+        """What the network says, 0 for β̃ and 1 for β."""
         with torch.no_grad():
             x0 = self._mean[0](xt, t).x0
         out: Tensor = self.network(torch.cat([xt, x0], 1), self.schedule.log_snr(times(t, xt), xt.dtype), None)
         return out
 
-    def forward(self, schedule: Schedule, t: Time, s: Time, xt: Tensor | None = None) -> Tensor:
-        """σ² (B, C, L)."""
+    def forward(
+        self, schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None
+    ) -> Float[Tensor, "B C L"]:
+        """σ² of every sample."""
         assert xt is not None
         return interpolated(schedule, t, s, self.v(xt, _as_noisy(self.schedule, schedule, t)))
 
@@ -164,8 +167,10 @@ class AnalyticVariance(nn.Module):
         super().__init__()
         self.denoiser, self.schedule = denoiser, denoiser.schedule
 
-    def forward(self, schedule: Schedule, t: Time, s: Time, xt: Tensor | None = None) -> Tensor:
-        """σ² (B, C, L)."""
+    def forward(
+        self, schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None
+    ) -> Float[Tensor, "B C L"]:
+        """σ² of every sample."""
         assert xt is not None
         low, high = _ends(schedule, t, s, xt)
         variance = posterior_variance(self.denoiser, xt, _as_noisy(self.schedule, schedule, t)).double()
@@ -174,12 +179,14 @@ class AnalyticVariance(nn.Module):
 
 
 @torch.no_grad()
-def best_variance(denoiser: DenoiserLike, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def best_variance(
+    denoiser: DenoiserLike, x0: Float[Tensor, "B C L"], generator: torch.Generator | None = None
+) -> Float[Tensor, "T_plus_1"]:
     """The fixed σ_t² with the smallest bound, a table (T+1,): β̃_t + E‖μ̃ - μ_θ‖²/N, step D11; [1] is the best σ_1².
 
     Args:
         denoiser: a `Denoiser` or an oracle.
-        x0: (B, C, L), the signals that the expectation is taken over, each with one noise at each t.
+        x0: the signals that the expectation is taken over, each with one noise at each t.
     """
     schedule, square = denoiser.schedule, []
     t = torch.arange(1, schedule.T + 1)
@@ -190,20 +197,24 @@ def best_variance(denoiser: DenoiserLike, x0: Tensor, generator: torch.Generator
     return torch.cat([table.new_zeros(1), table])
 
 
-def slope2(schedule: Schedule, t: Tensor) -> Tensor:
-    """‖μ̃ - μ_θ‖²/‖x_0 - x̂_0‖² of the step from t to t - 1, (B,): the square of what (42) puts in front of x_0."""
+def slope2(schedule: Schedule, t: Real[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """‖μ̃ - μ_θ‖²/‖x_0 - x̂_0‖² of the step from t to t - 1: the square of what (42) puts in front of x_0."""
     return schedule.alpha_bar(t - 1) * (schedule.beta(t) / schedule.noise(t)) ** 2
 
 
-def per_signal(value: Tensor) -> Tensor:
-    """One number, one for each signal (B,) or for each sample (B, C, L), so that it broadcasts with (B, C, L)."""
+def per_signal(value: PerSignal) -> Float[Tensor, "B C L"] | Float[Tensor, "B 1 1"] | Float[Tensor, ""]:
+    """One number, one for each signal or for each sample, so that it broadcasts with signals."""
     return value[:, None, None] if value.ndim == 1 else value
 
 
 def sigma2_of(
-    variance: Variance, schedule: Schedule, t: Tensor, sigma_1: float | None = None, xt: Tensor | None = None
-) -> Tensor:
-    """σ_t² of the step from t to t - 1, (B,), or (B, C, L) where it depends on x_t; at t = 1 σ_1² of the decoder."""
+    variance: Variance,
+    schedule: Schedule,
+    t: Real[Tensor, "B"],
+    sigma_1: float | None = None,
+    xt: Float[Tensor, "B C L"] | None = None,
+) -> Float[Tensor, "B"] | Float[Tensor, "B C L"]:
+    """σ_t² of the step from t to t - 1, of every sample where it depends on x_t; at t = 1 σ_1² of the decoder."""
     sigma2 = variance(schedule, t, t - 1, xt)
     if sigma2.ndim == 3:
         return sigma2
@@ -211,8 +222,8 @@ def sigma2_of(
     return torch.where(t == 1, first, sigma2)
 
 
-def posterior_covariance(denoiser: DenoiserLike, xt: Tensor, t: Time) -> Tensor:
-    """Cov[x_0 | x_t] (B, C·L, C·L): a denoiser's own, or by its derivative, (1-ᾱ)/√ᾱ·∂x̂_0/∂x_t (Tweedie's formula).
+def posterior_covariance(denoiser: DenoiserLike, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "#B C*L C*L"]:
+    """Cov[x_0 | x_t]: a denoiser's own, or by its derivative, (1-ᾱ)/√ᾱ·∂x̂_0/∂x_t (Tweedie's formula).
 
     One that is no posterior mean has a derivative all the same, and it need be neither symmetric nor positive.
     """
@@ -231,15 +242,16 @@ def posterior_covariance(denoiser: DenoiserLike, xt: Tensor, t: Time) -> Tensor:
 
 
 @torch.no_grad()
-def posterior_variance(denoiser: DenoiserLike, xt: Tensor, t: Time, chunk: int = 16) -> Tensor:
-    """Var[x_0 | x_t] of every sample, (B, C, L): what a denoiser's own derivative says of its error.
+def posterior_variance(
+    denoiser: DenoiserLike, xt: Float[Tensor, "B C L"], t: Time, chunk: int = 16
+) -> Float[Tensor, "B C L"]:
+    """Var[x_0 | x_t] of every sample: what a denoiser's own derivative says of its error.
 
     The diagonal of `posterior_covariance`, exact: a network is differentiated C·L times.
 
     Args:
         denoiser: a `Denoiser` or an oracle.
-        xt: (B, C, L).
-        t: (B,), 0 < t ≤ T.
+        t: 0 < t ≤ T.
         chunk: signals that are differentiated at once; memory grows with it.
 
     >>> from ddpm_lib import Gaussian, linear
