@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..checks import count, number
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
+from ..shapes import Float, Int, Time
 from ..signals.family import Family
 from .truncated_normal import TruncatedNormal
 
@@ -21,11 +22,11 @@ __all__ = ["FamilyOracle"]
 class _Nodes(NamedTuple):
     """The posterior of some x_t, as a weighted sum over shapes; a scale of the shape, if any, is integrated exactly."""
 
-    theta: Tensor  # (B, K, P) parameters of the shapes
-    shapes: Tensor  # (B, K, L), or (K, L) where all x_t share them
-    weight: Tensor  # (B, K), sums to 1
+    theta: Float[Tensor, "B K P"]  # parameters of the shapes
+    shapes: Float[Tensor, "B K L"] | Float[Tensor, "K L"]  # the latter where all x_t share them
+    weight: Float[Tensor, "B K"]  # sums to 1
     scale: TruncatedNormal | None
-    evidence: Tensor  # (B,), log of the density of x_t
+    evidence: Float[Tensor, "B"]  # log of the density of x_t
 
 
 class _UnitScale(Family):
@@ -37,7 +38,7 @@ class _UnitScale(Family):
         box = {name: (low, high) for name, low, high in limits if name != family.scale}
         super().__init__(box, family.length, (float(family.x[0]), float(family.x[-1])))
 
-    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
+    def formula(self, x: Float[Tensor, "L"], *params: Float[Tensor, "n 1"]) -> Float[Tensor, "n L"]:
         return self.whole.formula(x, *params[: self.column], torch.ones_like(params[0]), *params[self.column :])
 
 
@@ -70,10 +71,10 @@ class FamilyOracle(nn.Module):
     True
     """
 
-    grid: Tensor
-    size: Tensor
-    atoms: Tensor
-    corners: Tensor
+    grid: Float[Tensor, "K P"]
+    size: Float[Tensor, "P"]
+    atoms: Float[Tensor, "K L"]
+    corners: Float[Tensor, "corners P"]
 
     def __init__(self, family: Family, schedule: Schedule, cells: int = 16384, keep: int = 64, resolution: float = 1.2):
         super().__init__()
@@ -104,8 +105,10 @@ class FamilyOracle(nn.Module):
         corners = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25])] * n_params)
         self.register_buffer("corners", corners.view(-1, n_params))
 
-    def _log_weight(self, x: Tensor, shapes: Tensor, a: float, s: float) -> tuple[Tensor, TruncatedNormal | None]:
-        """Log-likelihood (B, K) of x (B, L) under shapes (K, L) or (B, K, L), their scale integrated out."""
+    def _log_weight(
+        self, x: Float[Tensor, "B L"], shapes: Float[Tensor, "B K L"] | Float[Tensor, "K L"], a: float, s: float
+    ) -> tuple[Float[Tensor, "B K"], TruncatedNormal | None]:
+        """Log-likelihood of x under the shapes, their scale integrated out."""
         shared = shapes.ndim == 2  # the first grid, whose cells are wide: there ‖x - ψ‖² may be expanded
         if not self.scaled:
             apart = torch.cdist(x, a * shapes).square() if shared else (x[:, None] - a * shapes).square().sum(-1)
@@ -122,8 +125,8 @@ class FamilyOracle(nn.Module):
             apart = (y[:, None] - mean[..., None] * wide).square().sum(-1)
         return (spread.log() + scale.log_mass() - apart / (2 * s**2)).to(x.dtype), scale
 
-    def _nodes(self, x: Tensor, t: float, keep: int) -> _Nodes:
-        """The posterior of x (B, L), all at one time."""
+    def _nodes(self, x: Float[Tensor, "B L"], t: float, keep: int) -> _Nodes:
+        """The posterior of x, all at one time."""
         a, s = (v.item() for v in self.schedule(torch.as_tensor([t])))
         theta, shapes, size = self.grid.expand(len(x), -1, -1), self.atoms, self.size
         log_w, scale = self._log_weight(x, shapes, a, s)
@@ -145,7 +148,9 @@ class FamilyOracle(nn.Module):
             raise FloatingPointError("Signals that lie so far from all of the family leave its posterior no digits.")
         return _Nodes(theta, shapes, weight, scale, evidence)
 
-    def _by_time(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> Iterator[tuple[Tensor, _Nodes]]:
+    def _by_time(
+        self, xt: Float[Tensor, "B 1 L"], t: Time, tails: int = 1
+    ) -> Iterator[tuple[Int[Tensor, "rows"], _Nodes]]:
         """Rows that share a time, in chunks that fit the cache, with their nodes.
 
         The mean needs the middle of the posterior; what needs its tails keeps `tails` times as many cells.
@@ -160,13 +165,15 @@ class FamilyOracle(nn.Module):
                 yield rows, self._nodes(xt[rows].flatten(1).to(self.atoms), time, tails * self.keep)
 
     @torch.no_grad()
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
+    def forward(self, xt: Float[Tensor, "B 1 L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The posterior mean, at times 0 < t ≤ T."""
         return Prediction.from_x0(self.with_evidence(xt, t)[0], xt, *self.schedule.at(t, xt)[1:])
 
     @torch.no_grad()
-    def with_evidence(self, xt: Tensor, t: Tensor | float, tails: int = 1) -> tuple[Tensor, Tensor]:
-        """E[x_0 | x_t] (B, 1, L), and log p(x_t) (B,): how well the family explains x_t, in nats."""
+    def with_evidence(
+        self, xt: Float[Tensor, "B 1 L"], t: Time, tails: int = 1
+    ) -> tuple[Float[Tensor, "B 1 L"], Float[Tensor, "B"]]:
+        """E[x_0 | x_t], and log p(x_t): how well the family explains x_t, in nats."""
         x0, evidence = torch.empty_like(xt), xt.new_empty(len(xt))
         for rows, nodes in self._by_time(xt, t, tails):
             weight = nodes.weight if nodes.scale is None else nodes.weight * nodes.scale.moments()[0].to(nodes.weight)
@@ -175,8 +182,8 @@ class FamilyOracle(nn.Module):
         return x0, evidence
 
     @torch.no_grad()
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t], (B, L, L)."""
+    def covariance(self, xt: Float[Tensor, "B 1 L"], t: Time) -> Float[Tensor, "B L L"]:
+        """Cov[x_0 | x_t]."""
         out = xt.new_empty(len(xt), xt.shape[-1], xt.shape[-1])
         for rows, (_, shapes, weight, scale, _) in self._by_time(xt, t, tails=3):
             moments = None if scale is None else [m.to(weight) for m in scale.moments()]
@@ -189,8 +196,10 @@ class FamilyOracle(nn.Module):
         return out
 
     @torch.no_grad()
-    def posterior(self, xt: Tensor, t: Tensor | float, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n draws of the parameters given each x_t, (B, n, P): middles of cells, a scale from its own law."""
+    def posterior(
+        self, xt: Float[Tensor, "B 1 L"], t: Time, n: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B n P"]:
+        """n draws of the parameters given each x_t: middles of cells, a scale from its own law."""
         out = torch.empty(len(xt), n, len(self.family.names))
         for rows, nodes in self._by_time(xt, t, tails=3):
             k = torch.multinomial(nodes.weight, n, replacement=True, generator=generator)

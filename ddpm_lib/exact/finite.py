@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..checks import check_signals
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
+from ..shapes import Float, Time
 
 __all__ = ["FiniteOracle"]
 
@@ -18,7 +19,7 @@ class FiniteOracle(nn.Module):
     E[x_0|x_t] = Σ_k softmax_k(-‖x_t - √ᾱ·ψ_k‖²/2(1-ᾱ))·ψ_k.
 
     Args:
-        signals: (K, C, L).
+        signals: the set.
         schedule: the noise schedule.
 
     >>> from ddpm_lib import linear, report_grid
@@ -28,33 +29,35 @@ class FiniteOracle(nn.Module):
     True
     """
 
-    signals: Tensor
+    signals: Float[Tensor, "K C L"]
 
-    def __init__(self, signals: Tensor, schedule: Schedule):
+    def __init__(self, signals: Float[Tensor, "K C L"], schedule: Schedule):
         super().__init__()
         self.register_buffer("signals", check_signals(signals, "signals", "K"))
         self.schedule = schedule
 
-    def weights(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Posterior probability of each signal, (B, K)."""
+    def weights(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B K"]:
+        """Posterior probability of each signal."""
         _, a, s = self.schedule.at(t, xt)
         atoms = self.signals.flatten(1)
         # ‖x_t‖² is common to all atoms and drops out of the softmax
         fit = a[:, 0] * (xt.flatten(1) @ atoms.T) - 0.5 * a[:, 0] ** 2 * atoms.square().sum(1)
         return torch.softmax(fit / s[:, 0] ** 2, dim=1)
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), t (B,), t > 0 → Prediction."""
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The posterior mean, at times 0 < t ≤ T."""
         x0 = (self.weights(xt, t) @ self.signals.flatten(1)).view_as(xt)
         return Prediction.from_x0(x0, xt, *self.schedule.at(t, xt)[1:])
 
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t], (B, C·L, C·L)."""
+    def covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C*L C*L"]:
+        """Cov[x_0 | x_t]."""
         return weighted_covariance(self.weights(xt, t), self.signals.flatten(1))
 
 
-def weighted_covariance(weights: Tensor, atoms: Tensor) -> Tensor:
-    """Covariance (B, L, L) of atoms (K, L) or (B, K, L) that have the probabilities weights (B, K)."""
+def weighted_covariance(
+    weights: Float[Tensor, "B K"], atoms: Float[Tensor, "K N"] | Float[Tensor, "B K N"]
+) -> Float[Tensor, "B N N"]:
+    """Covariance of atoms that have these probabilities."""
     gap = atoms - (weights[:, None] @ atoms)  # (B, K, L)
     return (weights[..., None] * gap).mT @ gap
 

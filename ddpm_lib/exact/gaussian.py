@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..checks import check_signals, check_tensor, count
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
+from ..shapes import Float, Real, Time
 
 __all__ = ["Gaussian", "LowRank", "Wiener", "fit_gaussian"]
 
@@ -43,16 +44,16 @@ class Wiener(nn.Module):
     signal's covariance would be larger than the network beside it. The rest is taken for the mean.
 
     Args:
-        mean: (C, L).
-        cov: (C·L, C·L), symmetric and positive semi-definite; or its greatest directions.
+        mean: of the signals.
+        cov: symmetric and positive semi-definite; or its greatest directions.
         rank: the greatest number of directions.
     """
 
-    mean: Tensor
-    basis: Tensor
-    power: Tensor
+    mean: Float[Tensor, "C L"]
+    basis: Float[Tensor, "N rank"]
+    power: Float[Tensor, "rank"]
 
-    def __init__(self, mean: Tensor, cov: Tensor | LowRank, rank: int = 256):
+    def __init__(self, mean: Float[Tensor, "C L"], cov: Float[Tensor, "C*L C*L"] | LowRank, rank: int = 256):
         super().__init__()
         basis, power = cov if isinstance(cov, LowRank) else _directions(mean, cov)
         keep = power > 1e-8 * power.max()
@@ -61,23 +62,23 @@ class Wiener(nn.Module):
         self.register_buffer("basis", basis[:, keep].to(mean.dtype).contiguous())
         self.register_buffer("power", power[keep].to(mean.dtype))
 
-    def forward(self, xt: Tensor, a: Tensor, s: Tensor) -> Prediction:
-        """xt (B, C, L), a = √ᾱ_t and s = √(1-ᾱ_t) (B, 1, 1) → Prediction."""
+    def forward(self, xt: Float[Tensor, "B C L"], a: Float[Tensor, "#B 1 1"], s: Float[Tensor, "#B 1 1"]) -> Prediction:
+        """The estimate, with a = √ᾱ_t and s = √(1-ᾱ_t)."""
         gain = (a * self.power / (a**2 * self.power + s**2)).squeeze(1)
         z = (xt - a * self.mean).flatten(1) @ self.basis  # the coordinates in which the covariance is diagonal
         return Prediction.from_x0(self.mean + ((gain * z) @ self.basis.T).view_as(xt), xt, a, s)
 
-    def covariance(self, a: Tensor, s: Tensor) -> Tensor:
-        """Cov[x_0 | x_t], (B, C·L, C·L): U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
+    def covariance(self, a: Float[Tensor, "B 1 1"], s: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B N N"]:
+        """Cov[x_0 | x_t]: U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ, the same for every x_t."""
         return (self.basis * (self.power * s**2 / (a**2 * self.power + s**2))) @ self.basis.T
 
-    def eps_error(self, a: Tensor, s: Tensor) -> Tensor:
-        """Mean square error of ε̂ per sample, (B, 1, 1): the loss of the best linear denoiser."""
+    def eps_error(self, a: Float[Tensor, "B 1 1"], s: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B 1 1"]:
+        """Mean square error of ε̂ per sample: the loss of the best linear denoiser."""
         power = a**2 * self.power
         return (power / (power + s**2)).sum(-1, keepdim=True) / self.mean.numel()
 
 
-def _directions(mean: Tensor, cov: Tensor) -> LowRank:
+def _directions(mean: Float[Tensor, "C L"], cov: Float[Tensor, "C*L C*L"]) -> LowRank:
     """All directions of a covariance, the greatest last."""
     n = check_tensor(mean, "The mean", "C", "L").numel()
     check_tensor(cov, "The covariance", n, n)
@@ -87,8 +88,11 @@ def _directions(mean: Tensor, cov: Tensor) -> LowRank:
     return LowRank(basis, power)
 
 
-def fit_gaussian(x0: Tensor, rank: int = 256) -> tuple[Tensor, Tensor | LowRank]:
-    """Mean (C, L) and covariance (C·L, C·L) of signals (n, C, L); the covariance in float64.
+def fit_gaussian(
+    x0: Float[Tensor, "n C L"], rank: int = 256
+) -> tuple[Float[Tensor, "C L"], Float[Tensor, "C*L C*L"] | LowRank]:
+    """Mean and covariance of signals; the covariance in float64.
+
 
     In float32 its small directions would be rounding, and their number would differ between processors. Of signals of
     more than `FULL` numbers the table would not fit into memory: then it is the `LowRank` form, its directions found by
@@ -120,20 +124,20 @@ class Gaussian(nn.Module):
     tensor([0.0064, 0.0064, 0.0064, 0.0064])
     """
 
-    def __init__(self, mean: Tensor, cov: Tensor | LowRank, schedule: Schedule):
+    def __init__(self, mean: Float[Tensor, "C L"], cov: Float[Tensor, "C*L C*L"] | LowRank, schedule: Schedule):
         super().__init__()
         self.wiener, self.schedule = Wiener(mean, cov), schedule
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), t (B,) → Prediction."""
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The posterior mean, at times 0 < t ≤ T."""
         return self.wiener(xt, *self.schedule.at(t, xt)[1:])
 
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t], (B, C·L, C·L), the same for every x_t."""
+    def covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C*L C*L"]:
+        """Cov[x_0 | x_t], the same for every x_t."""
         return self.wiener.covariance(*self.schedule.at(t, xt)[1:])
 
-    def floor(self, t: Tensor) -> Tensor:
-        """L*(t) in closed form, (B,): the smallest possible loss ‖ε - ε̂‖² per sample."""
+    def floor(self, t: Real[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """L*(t) in closed form: the smallest possible loss ‖ε - ε̂‖² per sample."""
         return self.wiener.eps_error(*self.schedule(t, self.wiener.power.dtype)).flatten()
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..checks import check_tensor
 from ..diffusion.measurement import Measurement
 from ..diffusion.schedules import Schedule, noise_time
+from ..shapes import Float
 from ..signals.family import Family
 from .family import FamilyOracle
 
@@ -17,7 +18,7 @@ __all__ = ["posterior_given"]
 class _Seen(Family):
     """A family as an instrument sees it: the parameters are the same, a signal is A·ψ."""
 
-    def __init__(self, family: Family, matrix: Tensor):
+    def __init__(self, family: Family, matrix: Float[Tensor, "M L"]):
         limits = zip(family.names, family.low.tolist(), family.high.tolist(), strict=True)
         self.whole, self.matrix, self.scale = family, matrix, family.scale
         # single samples need no others: the formula is asked at their positions only
@@ -25,7 +26,7 @@ class _Seen(Family):
         self.positions = family.x[matrix.argmax(1)] if self.single else family.x
         super().__init__({name: (low, high) for name, low, high in limits}, len(matrix), (0.0, 1.0))
 
-    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
+    def formula(self, x: Float[Tensor, "M"], *params: Float[Tensor, "n 1"]) -> Float[Tensor, "n M"]:
         seen = self.whole.formula(self.positions.to(params[0]), *params)
         return seen if self.single else seen @ self.matrix.to(params[0]).T
 
@@ -33,13 +34,13 @@ class _Seen(Family):
 def posterior_given(
     family: Family,
     measurement: Measurement,
-    y: Tensor,
+    y: Float[Tensor, "B M"],
     schedule: Schedule,
     n: int,
     generator: torch.Generator | None = None,
     moves: int = 200,
-) -> Tensor:
-    """n exact draws of the parameters given y (B, M): (B, n, P). ``family.render`` turns them into signals.
+) -> Float[Tensor, "B n P"]:
+    """n exact draws of the parameters given y. ``family.render`` turns them into signals.
 
     A measurement with noise is a noised signal: y is x_t/√ᾱ_t of the family that the instrument sees, at the time at
     which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is. Its draws are middles of cells, and of a law that
@@ -71,12 +72,17 @@ def posterior_given(
 
 @torch.no_grad()
 def _moved(
-    theta: Tensor, seen: Family, y: Tensor, sigma: float, moves: int, generator: torch.Generator | None
-) -> Tensor:
-    """Metropolis' moves of draws (B, n, P), which leave the law of the parameters given y as it is."""
+    theta: Float[Tensor, "B n P"],
+    seen: Family,
+    y: Float[Tensor, "B M"],
+    sigma: float,
+    moves: int,
+    generator: torch.Generator | None,
+) -> Float[Tensor, "B n P"]:
+    """Metropolis' moves of draws, which leave the law of the parameters given y as it is."""
     size, low, high = seen.high - seen.low, seen.low, seen.high
 
-    def misfit(theta: Tensor) -> Tensor:
+    def misfit(theta: Float[Tensor, "B n P"]) -> Float[Tensor, "B n"]:
         signals = seen.render(theta.flatten(0, 1)).view(*theta.shape[:2], -1)
         return (signals - y[:, None].to(signals)).square().sum(2) / (2 * sigma**2)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
+from ..shapes import Float, Time
 from ..signals.mixture import Mixture
 from .family import FamilyOracle
 from .finite import weighted_covariance
@@ -42,22 +43,22 @@ class MixtureOracle(nn.Module):
         self.schedule = schedule
         self.oracles = nn.ModuleList(FamilyOracle(one, schedule, **quadrature) for one in mixture.families)
 
-    def parts(self, xt: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """How likely each family is, (B, K), and what it would say of x_0, (B, K, 1, L)."""
+    def parts(self, xt: Float[Tensor, "B 1 L"], t: Time) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K 1 L"]]:
+        """How likely each family is, and what it would say of x_0."""
         means, evidence = zip(*(one.with_evidence(xt, t) for one in self._known()), strict=True)
         return torch.stack(evidence, 1).softmax(1).to(xt.dtype), torch.stack(means, 1)
 
-    def weights(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """p(k | x_t), (B, K): how likely each family is."""
+    def weights(self, xt: Float[Tensor, "B 1 L"], t: Time) -> Float[Tensor, "B K"]:
+        """p(k | x_t): how likely each family is."""
         return self.parts(xt, t)[0]
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, 1, L), t (B,), 0 < t ≤ T → Prediction."""
+    def forward(self, xt: Float[Tensor, "B 1 L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The posterior mean, at times 0 < t ≤ T."""
         x0 = torch.einsum("bk,bkcl->bcl", *self.parts(xt, t))
         return Prediction.from_x0(x0, xt, *self.schedule.at(t, xt)[1:])
 
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t], (B, L, L): the mean of the families' covariances, and how far apart their means are."""
+    def covariance(self, xt: Float[Tensor, "B 1 L"], t: Time) -> Float[Tensor, "B L L"]:
+        """Cov[x_0 | x_t]: the mean of the families' covariances, and how far apart their means are."""
         weights, means = self.parts(xt, t)
         within = torch.stack([one.covariance(xt, t) for one in self._known()], 1)
         return torch.einsum("bk,bkij->bij", weights, within) + weighted_covariance(weights, means.flatten(2))

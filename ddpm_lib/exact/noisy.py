@@ -17,6 +17,7 @@ from ..checks import number
 from ..diffusion.denoiser import DenoiserLike, Prediction
 from ..diffusion.schedules import times
 from ..diffusion.variances import posterior_covariance
+from ..shapes import Float, Real, Time
 from .family import FamilyOracle
 
 __all__ = ["Cleaned", "NoisyOracle"]
@@ -38,30 +39,32 @@ class NoisyOracle(nn.Module):
         self.oracle, self.schedule = oracle, oracle.schedule
         self.sigma = number(sigma, "The noise of data", 0.0, 1e6)
 
-    def _alone(self, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t at the size that the forward process gives a clean signal, the time of that; v (B, 1, 1)."""
+    def _alone(
+        self, xt: Float[Tensor, "B C L"], t: Real[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B C L"], Float[Tensor, "B"], Float[Tensor, "B 1 1"]]:
+        """x_t at the size that the forward process gives a clean signal, the time of that; v."""
         ab = self.schedule.alpha_bar(t)
         v = ab * self.sigma**2 + 1 - ab
         time = self.schedule.at_log_snr((ab / v).log())
         v, size = (z.to(xt)[:, None, None] for z in (v, (ab + v).rsqrt()))
         return size * xt, time, v
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), t (B,), 0 < t ≤ T → Prediction of the noisy signal."""
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The estimate of the noisy signal, at times 0 < t ≤ T."""
         t, a, s = self.schedule.at(t, xt)
         alone, time, v = self._alone(xt, t)
         x0 = self.oracle(alone, time).x0
         return Prediction.from_eps((xt - a * x0) * s / v, xt, a, s)
 
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[y | x_t], (B, C·L, C·L): ((1-ᾱ)/v)²·Cov[x_0|x_t] + σ²(1-ᾱ)/v·I."""
+    def covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C*L C*L"]:
+        """Cov[y | x_t]: ((1-ᾱ)/v)²·Cov[x_0|x_t] + σ²(1-ᾱ)/v·I."""
         t, _, s = self.schedule.at(t, xt)
         alone, time, v = self._alone(xt, t)
         clean = posterior_covariance(self.oracle, alone, time)
         return (s**2 / v) ** 2 * clean + self.sigma**2 * s**2 / v * torch.eye(clean.shape[-1]).to(clean)
 
-    def log_density(self, xt: Tensor, t: Tensor | float = 0) -> Tensor:
-        """log p(x_t) in nats, (B,); at t = 0 that of the noisy signals themselves. Needs the oracle of a family.
+    def log_density(self, xt: Float[Tensor, "B 1 L"], t: Time = 0) -> Float[Tensor, "B"]:
+        """log p(x_t) in nats; at t = 0 that of the noisy signals themselves. Needs the oracle of a family.
 
         Raises:
             TypeError: the denoiser of the clean signals is a network or another oracle.
@@ -104,8 +107,8 @@ class Cleaned(nn.Module):
         number(ratio, "ratio", 1.0, 1e6, above=True)
         self.end = max(1.0, float(self.schedule.at_log_snr(-2 * math.log(ratio * sigma)))) if sigma else 1.0
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), a clean signal noised to t (B,) → Prediction of the clean signal.
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The estimate of a clean signal that is noised to t.
 
         Raises:
             ValueError: times at which x_t is less noisy than the data.

@@ -8,25 +8,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..shapes import Float
+
 __all__ = ["TruncatedNormal"]
 
 
 class TruncatedNormal(NamedTuple):
-    """A normal law N(mean, spread²) cut to the interval between low and high standard units, every field (B, K)."""
+    """A normal law N(mean, spread²) cut to the interval between low and high standard units."""
 
-    mean: Tensor
-    spread: Tensor
-    low: Tensor
-    high: Tensor
+    mean: Float[Tensor, "B K"]
+    spread: Float[Tensor, "B K"]
+    low: Float[Tensor, "B K"]
+    high: Float[Tensor, "B K"]
 
-    def log_mass(self) -> Tensor:
+    def log_mass(self) -> Float[Tensor, "B K"]:
         """Log of the probability of the interval, before it is cut; mirrored into the left tail, where Φ is precise."""
         right = self.low > 0
         low, high = torch.where(right, -self.high, self.low), torch.where(right, -self.low, self.high)
         below, above = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
         return above + torch.log1p(-(below - above).exp().clamp(max=1 - 1e-12))
 
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
         """Mean and mean square."""
         log_mass = self.log_mass()
         at_low, at_high = (
@@ -37,7 +39,7 @@ class TruncatedNormal(NamedTuple):
         mean = self.mean + self.spread * torch.minimum(torch.maximum(shift, self.low), self.high)
         return mean, mean**2 + self.spread**2 * variance
 
-    def draw(self, generator: torch.Generator | None) -> Tensor:
+    def draw(self, generator: torch.Generator | None) -> Float[Tensor, "B K"]:
         """One number from each, by inverting Φ."""
         u = torch.rand(self.mean.shape, generator=generator, dtype=self.mean.dtype)
         low, high = (torch.special.ndtr(z) for z in (self.low, self.high))

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import limits
+from ..shapes import Float
 
 __all__ = ["Conditions", "NoiseLevel"]
 
 
 class NoiseLevel(nn.Module):
-    """log-SNR (B,) → embedding (B, dim): sines and cosines of many wavelengths, then a small MLP.
+    """log-SNR → embedding: sines and cosines of many wavelengths, then a small MLP.
 
     The sinusoidal embedding of Vaswani et al. 2017, of the noise level and not of the step number, so that
     a trained network can be used on any grid of steps.
     """
 
-    freqs: Tensor
+    freqs: Float[Tensor, "waves"]
 
     def __init__(self, dim: int, waves: int = 16):
         super().__init__()
@@ -28,13 +29,13 @@ class NoiseLevel(nn.Module):
         self.register_buffer("freqs", 2 * math.pi / torch.logspace(math.log10(60), math.log10(0.6), waves))
         self.mlp = nn.Sequential(nn.Linear(2 * waves, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
-    def forward(self, log_snr: Tensor) -> Tensor:
+    def forward(self, log_snr: Float[Tensor, "B"]) -> Float[Tensor, "B dim"]:
         angle = log_snr[:, None] * self.freqs
         return self.mlp(torch.cat([angle.sin(), angle.cos()], 1))
 
 
 class Conditions(nn.Module):
-    """What is asked for, (B, P) with NaN where nothing is → embedding (B, dim).
+    """What is asked for, NaN where nothing is → embedding.
 
     A value becomes sines and cosines of its place in its range, the faster the weaker, so that near values mean nearly
     the same from the start; a value that is not given becomes a learned vector, the null embedding of Ho & Salimans
@@ -45,9 +46,9 @@ class Conditions(nn.Module):
         dim: size of the embedding.
     """
 
-    low: Tensor
-    high: Tensor
-    freqs: Tensor
+    low: Float[Tensor, "P"]
+    high: Float[Tensor, "P"]
+    freqs: Float[Tensor, "waves"]
 
     def __init__(self, ranges: Sequence[tuple[float, float]], dim: int, waves: int = 7):
         super().__init__()
@@ -63,7 +64,7 @@ class Conditions(nn.Module):
         layers = [nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)]
         self.mlp = nn.Sequential(*layers)
 
-    def forward(self, cond: Tensor) -> Tensor:
+    def forward(self, cond: Float[Tensor, "B P"]) -> Float[Tensor, "B dim"]:
         if cond.shape[1] != len(self.low):  # one column would be taken for all
             raise ValueError(f"Conditions must have shape (B, {len(self.low)}), got {tuple(cond.shape)}.")
         place = (cond.nan_to_num() - self.low) / (self.high - self.low)

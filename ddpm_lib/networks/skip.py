@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..diffusion.schedules import Schedule
 from ..exact.gaussian import FULL, Wiener, fit_gaussian
+from ..shapes import Float
 from ..signals.batches import stream
 from ..signals.finite import Finite
 from ..signals.source import Source, WithBox, signal_shape
@@ -42,8 +43,10 @@ class LinearSkip(nn.Module):
         # mean square of a sample of the data, of which c_in makes unit size
         self.size = float(wiener.mean.square().mean() + wiener.power.sum() / wiener.mean.numel())
 
-    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
-        """xt (B, C, L), log_snr (B,) → ε̂ (B, C, L)."""
+    def forward(
+        self, x: Float[Tensor, "B C L"], log_snr: Float[Tensor, "B"], cond: Float[Tensor, "B P"] | None = None
+    ) -> Float[Tensor, "B C L"]:
+        """x_t → ε̂."""
         signal = torch.sigmoid(log_snr)[:, None, None]  # ᾱ_t
         noise = torch.sigmoid(-log_snr)[:, None, None]  # 1-ᾱ_t
         a, s = signal.sqrt(), noise.sqrt()
@@ -78,7 +81,7 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
     return LinearSkip(UNet1D(2 * channels, channels, **sizes), Wiener(*fit_gaussian(x0)))
 
 
-def by_linear_error(network: nn.Module, schedule: Schedule) -> Tensor | None:
+def by_linear_error(network: nn.Module, schedule: Schedule) -> Float[Tensor, "T"] | None:
     """How often to draw each t: √(error of the linear denoiser · width of the step); None without a `LinearSkip`.
 
     Where the linear denoiser errs there is something to learn. The width is that of the step from t - ½ to t + ½ in

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import count
+from ..shapes import Float
 from .embeddings import Conditions, NoiseLevel
 
 __all__ = ["Block", "UNet1D"]
 
 
 class Block(nn.Module):
-    """Residual block, (B, width, n) → the same shape: look at the neighbours, be told the noise level, add.
+    """Residual block: look at the neighbours, be told the noise level, add.
 
     The embedding scales and shifts every channel (FiLM, Perez et al. 2018). The last convolution starts at
     zero, so a new block is the identity and a deep stack starts as a shallow one.
@@ -31,7 +32,7 @@ class Block(nn.Module):
         for p in self.mix.parameters():
             nn.init.zeros_(p)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B width n"], emb: Float[Tensor, "B dim"]) -> Float[Tensor, "B width n"]:
         scale, shift = self.film(emb)[:, :, None].chunk(2, 1)
         return x + self.mix(F.silu(self.norm(self.look(x)) * (1 + scale) + shift))
 
@@ -98,8 +99,10 @@ class UNet1D(nn.Module):
         """What the layers do not show: a recipe is told from another by how its network prints."""
         return "" if self.bridges else "bridges=False"
 
-    def forward(self, x: Tensor, log_snr: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x (B, in_channels, L), log_snr (B,), cond (B, P) with NaN where nothing is asked → (B, out_channels, L)."""
+    def forward(
+        self, x: Float[Tensor, "B in_channels L"], log_snr: Float[Tensor, "B"], cond: Float[Tensor, "B P"] | None = None
+    ) -> Float[Tensor, "B out_channels L"]:
+        """What the network says of x; `cond` is NaN where nothing is asked."""
         if cond is not None and self.conditions is None:
             raise ValueError("This network was built without conditions: call it with cond=None.")
         length = x.shape[-1]
