@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import exact
 from ..diffusion.denoiser import DenoiserLike
+from ..shapes import Float, Int
 from ..signals.batches import stream
 from ..signals.family import Family
 from ..signals.finite import Finite
@@ -27,16 +28,16 @@ def oracle(recipe: Recipe) -> DenoiserLike | str:
         return str(error)
 
 
-def fresh(recipe: Recipe, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 (n, C, L), t (n,) and ε (n, C, L) that no training has seen."""
+def fresh(recipe: Recipe, n: int) -> tuple[Float[Tensor, "n C L"], Int[Tensor, "n"], Float[Tensor, "n C L"]]:
+    """x_0, t and ε that no training has seen."""
     generator = stream(recipe.seed, TEST)
     x0, _ = recipe.family.sample(n, generator)
     t = torch.randint(1, recipe.schedule.T + 1, (n,), generator=generator)
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
-def scores(recipe: Recipe, x: Tensor, known: bool) -> Scoreboard:
-    """Scores of samples x (n, C, L), at the scale of training.
+def scores(recipe: Recipe, x: Float[Tensor, "n C L"], known: bool) -> Scoreboard:
+    """Scores of samples x, at the scale of training.
 
     Where the family is ``known``, and has at most three parameters, it is the `scoreboard`; else the distance to as
     many real signals, and for a finite set the share of copies.

@@ -9,28 +9,35 @@ import torch
 from torch import Tensor
 
 from ..checks import check_tensor, precise
+from ..shapes import Bool, Float
 from ..signals.family import Family
 
 __all__ = ["FittedSignals", "fit_family"]
 
 
 class FittedSignals(NamedTuple):
-    """Least-squares fit of a family: params (n, P), fitted signals (n, C, L), relative residual (n,), valid (n,)."""
+    """Least-squares fit of a family: parameters, fitted signals, relative residual, and whether the fit is valid."""
 
-    params: Tensor
-    signals: Tensor
-    residual: Tensor
-    valid: Tensor
+    params: Float[Tensor, "n P"]
+    signals: Float[Tensor, "n 1 L"]
+    residual: Float[Tensor, "n"]
+    valid: Bool[Tensor, "n"]
 
 
 @torch.no_grad()
 def fit_family(
-    x: Tensor, family: Family, *, starts: int = 4, cells: int = 8192, iterations: int = 20, tolerance: float = 0.05
+    x: Float[Tensor, "n 1 L"],
+    family: Family,
+    *,
+    starts: int = 4,
+    cells: int = 8192,
+    iterations: int = 20,
+    tolerance: float = 0.05,
 ) -> FittedSignals:
     """Fit each signal by the nearest member of a family: Levenberg-Marquardt from the best cells of a grid.
 
     Args:
-        x: (n, C, L).
+        x: the signals.
         family: the family to fit, of at most three parameters.
         starts: cells of the grid from which a fit starts.
         cells: size of the grid.
@@ -57,7 +64,7 @@ def fit_family(
     theta = grid[near].flatten(0, 1)
     target = x.flatten(1).repeat_interleave(starts, 0)
 
-    def model(p: Tensor) -> Tensor:
+    def model(p: Float[Tensor, "P"]) -> Float[Tensor, "L"]:
         return family.render(p[None]).flatten()
 
     jacobian = torch.func.vmap(torch.func.jacfwd(model))

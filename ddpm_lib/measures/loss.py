@@ -9,20 +9,23 @@ from ..checks import check_signals, check_tensor
 from ..diffusion.denoiser import DenoiserLike
 from ..diffusion.forward import q_sample
 from ..diffusion.schedules import times
+from ..shapes import Float, Time
 from .estimates import Estimate, _mean
 
 __all__ = ["loss_over_floor", "mean_loss", "predicted_noise"]
 
 
 @torch.no_grad()
-def predicted_noise(denoiser: DenoiserLike, xt: Tensor, t: Tensor, chunk: int = 512) -> Tensor:
-    """ε̂ of signals xt (n, C, L) at times t (n,), evaluated in chunks that fit into memory."""
+def predicted_noise(
+    denoiser: DenoiserLike, xt: Float[Tensor, "B C L"], t: Time, chunk: int = 512
+) -> Float[Tensor, "B C L"]:
+    """ε̂ of noised signals, evaluated in chunks that fit into memory."""
     parts = zip(xt.split(chunk), times(t, xt).split(chunk), strict=True)
     return torch.cat([denoiser(x, u).eps for x, u in parts])
 
 
-def mean_loss(denoiser: DenoiserLike, x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
-    """L_simple ‖ε - ε̂‖² per sample over given signals (n, C, L), times (n,) and noise, with its interval."""
+def mean_loss(denoiser: DenoiserLike, x0: Float[Tensor, "B C L"], t: Time, eps: Float[Tensor, "B C L"]) -> Estimate:
+    """L_simple ‖ε - ε̂‖² per sample over given signals, times and noise, with its interval."""
     return _mean(
         (eps - predicted_noise(denoiser, q_sample(check_signals(x0), t, eps, denoiser.schedule), t))
         .square()
@@ -32,10 +35,10 @@ def mean_loss(denoiser: DenoiserLike, x0: Tensor, t: Tensor, eps: Tensor) -> Est
 
 def loss_over_floor(
     denoiser: DenoiserLike,
-    oracle: DenoiserLike | Tensor,
-    x0: Tensor,
-    t: Tensor,
-    eps: Tensor,
+    oracle: DenoiserLike | Float[Tensor, "B C L"],
+    x0: Float[Tensor, "B C L"],
+    t: Time,
+    eps: Float[Tensor, "B C L"],
 ) -> Estimate:
     """L_simple over the smallest possible one: 1 + mean‖ε̂ - ε*‖²/L*, where ε* is the oracle's.
 
@@ -44,10 +47,10 @@ def loss_over_floor(
 
     Args:
         denoiser: what is measured, a `Denoiser` or any other.
-        oracle: the exact denoiser of the law that x0 was drawn from; or its ε* (n, C, L) on these very signals, where
+        oracle: the exact denoiser of the law that x0 was drawn from; or its ε* on these very signals, where
             many denoisers are held against one answer.
-        x0, eps: (n, C, L), fresh.
-        t: (n,), 1…T.
+        x0, eps: fresh.
+        t: 1…T.
     """
     xt = q_sample(check_signals(x0), t, eps, denoiser.schedule)
     exact = oracle if isinstance(oracle, Tensor) else predicted_noise(oracle, xt, t)

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..checks import check_signals, check_tensor, count, precise
+from ..shapes import Float
 from ..signals.family import Family
 from .estimates import Estimate, share
 from .fit import FittedSignals, fit_family
@@ -43,8 +44,8 @@ class Scoreboard:
         return "\n".join(f"{name:<{width}}  {score}" for name, score in self.rows.items())
 
 
-def ks_uniform(u: Tensor) -> Score:
-    """Kolmogorov and Smirnov's distance between numbers u (n,) and the uniform law on [0, 1].
+def ks_uniform(u: Float[Tensor, "n"]) -> Score:
+    """Kolmogorov and Smirnov's distance between numbers u and the uniform law on [0, 1].
 
     Its floor is the critical value: as many real numbers stay below it 95 times in 100.
     """
@@ -55,9 +56,12 @@ def ks_uniform(u: Tensor) -> Score:
 
 
 def energy_distance(
-    x: Tensor, y: Tensor, permutations: int = 200, generator: torch.Generator | None = None
+    x: Float[Tensor, "n C L"],
+    y: Float[Tensor, "m C L"],
+    permutations: int = 200,
+    generator: torch.Generator | None = None,
 ) -> tuple[Estimate, float]:
-    """Energy distance 2·E‖x-y‖ - E‖x-x′‖ - E‖y-y′‖ of signals x (n, C, L) and y (m, C, L): 0 if and only if one law.
+    """Energy distance 2·E‖x-y‖ - E‖x-x′‖ - E‖y-y′‖ of signals x and y: 0 if and only if one law.
 
     Székely & Rizzo 2013, (2.5), without the pairs of a signal with itself, so that its mean is 0 for equal laws.
 
@@ -87,8 +91,8 @@ def energy_distance(
     return Estimate(float(distance[0]), 1.96 * error), float(distance[1:].quantile(0.95))
 
 
-def memorised(x: Tensor, training: Tensor) -> Estimate:
-    """Share of signals x (n, C, L) that copy one of the training set (m, C, L), m ≥ 2.
+def memorised(x: Float[Tensor, "n C L"], training: Float[Tensor, "m C L"]) -> Estimate:
+    """Share of signals x that copy one of the training set, m ≥ 2.
 
     A copy lies three times nearer to one training signal than to the next (Yoon et al. 2023).
     """
@@ -110,7 +114,7 @@ def laws(fits: FittedSignals, family: Family) -> dict[str, Score]:
     return {name: ks_uniform(u) for name, u in zip(family.names, shares.T, strict=True)}
 
 
-def _quantile(x: Tensor, q: float) -> Estimate:
+def _quantile(x: Float[Tensor, "n"], q: float) -> Estimate:
     """A quantile, with the interval between the order statistics that hold it 95 times in 100."""
     x, n = x.double().sort().values, len(x)
     low, high = (int(min(max(n * q + z * math.sqrt(n * q * (1 - q)), 0), n - 1)) for z in (-1.96, 1.96))
@@ -119,7 +123,11 @@ def _quantile(x: Tensor, q: float) -> Estimate:
 
 
 def scoreboard(
-    x: Tensor, family: Family, *, training: Tensor | None = None, generator: torch.Generator | None = None
+    x: Float[Tensor, "n 1 L"],
+    family: Family,
+    *,
+    training: Float[Tensor, "m 1 L"] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Scoreboard:
     """Are these samples of the family any good? Every figure with its interval and with what real signals score.
 
@@ -130,9 +138,9 @@ def scoreboard(
     - memorised: with ``training``, the share of copies.
 
     Args:
-        x: (n, 1, L), n ≥ 20.
+        x: n ≥ 20.
         family: what they should be samples of; at most three parameters, uniform on a box.
-        training: (m, 1, L), the set that the model was trained on, if it was finite.
+        training: the set that the model was trained on, if it was finite.
         generator: draws the real signals.
 
     >>> from ddpm_lib import BenchmarkMorlet

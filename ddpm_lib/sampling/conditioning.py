@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from ..checks import brief, check_tensor, count, number
 from ..diffusion.denoiser import DenoiserLike, Prediction
+from ..shapes import Float, Real, Time
 from ..signals.family import Family
 
 __all__ = ["Asked", "ask"]
 
 
-def ask(family: Family, n: int, **values: float | Tensor) -> Tensor:
-    """Conditions (n, P) for n signals of a family: a number or (n,) for each parameter asked for, NaN for the others.
+def ask(family: Family, n: int, **values: float | Real[Tensor, ""] | Real[Tensor, "n"]) -> Float[Tensor, "n P"]:
+    """Conditions for n signals of a family: a number or n of them for each parameter asked for, NaN for the others.
 
     Raises:
         ValueError: a parameter that the family does not have, or a value outside its box.
@@ -49,21 +50,21 @@ class Asked(nn.Module):
 
     Args:
         denoiser: trained with conditions (`Recipe.told`), or any that takes conditions.
-        cond: (B, P), NaN for what is not asked: one row for every signal that will be sampled (see `ask`).
+        cond: NaN for what is not asked: one row for every signal that will be sampled (see `ask`).
         weight: 0 ignores what is asked; above 1 exaggerates it, and the law of what comes out is no longer the data's.
     """
 
-    cond: Tensor
+    cond: Float[Tensor, "B P"]
 
-    def __init__(self, denoiser: DenoiserLike, cond: Tensor, weight: float = 1.0):
+    def __init__(self, denoiser: DenoiserLike, cond: Float[Tensor, "B P"], weight: float = 1.0):
         super().__init__()
         self.denoiser, self.schedule = denoiser, denoiser.schedule
         check_tensor(cond.nan_to_num(posinf=math.inf, neginf=-math.inf), "cond", "B", "P")
         self.register_buffer("cond", cond, persistent=False)
         self.weight = number(weight, "A guidance weight", 0.0)
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), B as in its own condition or in the one given here → Prediction."""
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """Guided by its own condition or by the one given here, a row for every signal."""
         cond = (self.cond if cond is None else cond).to(xt)
         conditional = self.denoiser(xt, t, cond)
         if self.weight == 1:

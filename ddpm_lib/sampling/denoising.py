@@ -12,6 +12,7 @@ from torch import Tensor
 from ..checks import check_signals, count
 from ..diffusion.denoiser import DenoiserLike, Prediction
 from ..diffusion.schedules import noise_time
+from ..shapes import Float
 from .grids import TILT, even_log_snr
 from .loop import sample
 from .steps import Step, dpmpp_2m_sde
@@ -19,12 +20,12 @@ from .steps import Step, dpmpp_2m_sde
 __all__ = ["denoise", "posterior_draws"]
 
 
-def denoise(denoiser: DenoiserLike, y: Tensor, sigma: float) -> Prediction:
+def denoise(denoiser: DenoiserLike, y: Float[Tensor, "B C L"], sigma: float) -> Prediction:
     """E[x_0 | y] in one step: the best guess in mean square, and the estimate of the noise n that belongs to it.
 
     Args:
         denoiser: a `Denoiser` or an oracle.
-        y: (B, C, L), y = x_0 + σ·n with n ~ N(0, I).
+        y: y = x_0 + σ·n with n ~ N(0, I).
         sigma: σ, within what the schedule knows (see `noise_time`).
 
     >>> from ddpm_lib import Gaussian, linear
@@ -38,14 +39,14 @@ def denoise(denoiser: DenoiserLike, y: Tensor, sigma: float) -> Prediction:
 
 def posterior_draws(
     denoiser: DenoiserLike,
-    y: Tensor,
+    y: Float[Tensor, "B C L"],
     sigma: float,
     n: int = 1,
     steps: int = 20,
     step: Step = dpmpp_2m_sde,
     generator: torch.Generator | None = None,
-) -> Tensor:
-    """n signals that y could have been, from the law of x_0 given y: (B, n, C, L).
+) -> Float[Tensor, "B n C L"]:
+    """n signals that y could have been, from the law of x_0 given y.
 
     The sampler starts from x_t itself, at the time that y's noise belongs to, and goes on from there. The draws of one
     signal share their start and nothing else.
@@ -72,7 +73,7 @@ def posterior_draws(
     return x0.view(len(y), n, channels, length)
 
 
-def _as_xt(denoiser: DenoiserLike, y: Tensor, sigma: float) -> tuple[Tensor, float]:
+def _as_xt(denoiser: DenoiserLike, y: Float[Tensor, "B C L"], sigma: float) -> tuple[Float[Tensor, "B C L"], float]:
     """y as the x_t that it is, and its t."""
     t = noise_time(denoiser.schedule, sigma)
     return denoiser.schedule(torch.tensor([t], dtype=torch.float64), y.dtype)[0].to(y.device) * y, t

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..checks import count, number
 from ..diffusion.schedules import Schedule
+from ..shapes import Float
 
 __all__ = ["even_log_snr", "even_steps", "karras"]
 
@@ -42,7 +43,7 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> list[float]:
     return _times(schedule, -2 * rho * grid.log())
 
 
-def _times(schedule: Schedule, log_snr: Tensor, begin: float | None = None) -> list[float]:
+def _times(schedule: Schedule, log_snr: Float[Tensor, "steps"], begin: float | None = None) -> list[float]:
     return [float(begin or schedule.T), *schedule.at_log_snr(log_snr[1:]).tolist(), 0.0]
 
 

@@ -18,12 +18,13 @@ from ..diffusion.denoiser import DenoiserLike, Prediction, WithCovariance
 from ..diffusion.measurement import Measurement
 from ..diffusion.schedules import Schedule
 from ..exact.gaussian import Wiener
+from ..shapes import Float, Real, Time
 from .steps import Step, advance, ancestral, towards
 
 __all__ = ["Guided", "LinearCovariance", "dps", "repaint"]
 
 
-def white(schedule: Schedule, t: Tensor, power: float = 0.08) -> Tensor:
+def white(schedule: Schedule, t: Real[Tensor, "B"], power: float = 0.08) -> Float[Tensor, "B"]:
     """Variance of x_0 given x_t, of a sample, if the signals were white noise of this power: S(1-ᾱ)/(ᾱS + 1-ᾱ)."""
     noise = schedule.noise(t)
     return power * noise / (schedule.alpha_bar(t) * power + noise)
@@ -45,26 +46,26 @@ class Guided(nn.Module):
     Args:
         denoiser: a `Denoiser` or an oracle.
         measurement: A and σ.
-        y: (B, M), one row for every signal that will be sampled, at most 4096 (`sample` evaluates more in chunks).
-        variance: r_t² of (schedule, t (B,)); by default the denoiser's own covariance, or `white` where it has none.
+        y: one row for every signal that will be sampled, at most 4096 (`sample` evaluates more in chunks).
+        variance: r_t² of (schedule, t); by default the denoiser's own covariance, or `white` where it has none.
     """
 
-    y: Tensor
+    y: Float[Tensor, "B M"]
 
     def __init__(
         self,
         denoiser: DenoiserLike,
         measurement: Measurement,
-        y: Tensor,
-        variance: Callable[[Schedule, Tensor], Tensor] | None = None,
+        y: Float[Tensor, "B M"],
+        variance: Callable[[Schedule, Real[Tensor, "B"]], Float[Tensor, "B"]] | None = None,
     ):
         super().__init__()
         self.denoiser, self.schedule = denoiser, denoiser.schedule
         self.measurement, self.variance = measurement, variance
         self.register_buffer("y", check_tensor(y, "y", "B", len(measurement.matrix)), persistent=False)
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, 1, L), B as in y → Prediction."""
+    def forward(self, xt: Float[Tensor, "B 1 L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """The estimate given y, a row for every signal."""
         t, a, s = self.schedule.at(t, xt)
         matrix, y = self.measurement.matrix.to(xt), self.y
         noise = self.measurement.sigma**2 * torch.eye(len(matrix)).to(xt)
@@ -76,7 +77,7 @@ class Guided(nn.Module):
         else:
             r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]
 
-            def gap(x0: Tensor) -> Tensor:
+            def gap(x0: Float[Tensor, "B 1 L"]) -> Float[Tensor, "B 1 L"]:
                 z = _solve(r2 * matrix @ matrix.T + noise, self.measurement.residual(y, x0)[..., None])
                 return (matrix.T @ z).mT
 
@@ -85,19 +86,19 @@ class Guided(nn.Module):
         return Prediction.from_x0(x0, xt, a, s)
 
 
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+def _solve(matrix: Float[Tensor, "B M M"], right: Float[Tensor, "B M 1"]) -> Float[Tensor, "B M 1"]:
     """matrix⁻¹·right, which torch does not know in bfloat16."""
     return torch.linalg.solve(precise(matrix), precise(right)).to(right)
 
 
 def pulled(
     denoiser: DenoiserLike,
-    xt: Tensor,
-    t: Tensor | float,
-    gap: Callable[[Tensor], Tensor],
-    cond: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """x̂_0, and (∂x̂_0/∂x_t)ᵀ·gap(x̂_0), both (B, 1, L): what of a gap in x̂_0 a change of x_t would close.
+    xt: Float[Tensor, "B 1 L"],
+    t: Time,
+    gap: Callable[[Float[Tensor, "B 1 L"]], Float[Tensor, "B 1 L"]],
+    cond: Float[Tensor, "B P"] | None = None,
+) -> tuple[Float[Tensor, "B 1 L"], Float[Tensor, "B 1 L"]]:
+    """x̂_0, and (∂x̂_0/∂x_t)ᵀ·gap(x̂_0): what of a gap in x̂_0 a change of x_t would close.
 
     By autograd through a network; an oracle has the slope from its covariance, √ᾱ/(1-ᾱ)·C (Tweedie's formula).
     """
@@ -134,29 +135,29 @@ class LinearCovariance(nn.Module):
             raise ValueError(f"Only a denoiser with a LinearSkip has a covariance, got {type(denoiser).__name__}.")
         self.wiener = found[0]
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
-        """xt (B, C, L), t (B,) → Prediction."""
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
+        """That of the denoiser."""
         return self.denoiser(xt, t, cond)
 
-    def covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
-        """Cov[x_0 | x_t] of Gaussian data with the same mean and covariance, (B, C·L, C·L)."""
+    def covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C*L C*L"]:
+        """Cov[x_0 | x_t] of Gaussian data with the same mean and covariance."""
         return self.wiener.covariance(*self.schedule.at(t, xt)[1:])
 
 
 def repaint(
     denoiser: DenoiserLike,
-    xt: Tensor,
+    xt: Float[Tensor, "B 1 L"],
     t: float,
     s: float,
-    noise: Tensor,
+    noise: Float[Tensor, "B 1 L"],
     *,
     measurement: Measurement,
-    y: Tensor,
+    y: Float[Tensor, "B M"],
     rounds: int = 10,
     step: Step = ancestral,
     generator: torch.Generator | None = None,
     past: Any = None,
-) -> Tensor | tuple[Tensor, Any]:
+) -> Float[Tensor, "B 1 L"] | tuple[Float[Tensor, "B 1 L"], Any]:
     """Step, put the known samples back as noisy as x_s is, go up to t again, `rounds` times: RePaint, algorithm 1.
 
     Lugmayr et al. 2022, eq. (8), for data that are measured with noise: √ᾱ_s·y holds the noise √ᾱ_s·σ already, so
@@ -166,7 +167,7 @@ def repaint(
     Args:
         denoiser, xt, t, s, noise: as for `ancestral`.
         measurement: of single samples; of anything with A·Aᵀ = 1, to be exact.
-        y: (B, M), one row a signal.
+        y: one row a signal.
         rounds: how often the step is made; 1 only puts back. Each costs what `step` does.
         step: what takes x_t to x_s.
         generator: for the noise of what is put back and of going up: a CPU generator.
@@ -195,7 +196,7 @@ def repaint(
     def draw(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like)
 
-    def put_back(xs: Tensor) -> Tensor:
+    def put_back(xs: Float[Tensor, "B 1 L"]) -> Float[Tensor, "B 1 L"]:
         known = a * y + rest * draw(y)
         return xs + (measurement.residual(known, xs) @ matrix)[:, None]
 
@@ -210,15 +211,15 @@ def repaint(
 
 def dps(
     denoiser: DenoiserLike,
-    xt: Tensor,
+    xt: Float[Tensor, "B 1 L"],
     t: float,
     s: float,
-    noise: Tensor,
+    noise: Float[Tensor, "B 1 L"],
     *,
     measurement: Measurement,
-    y: Tensor,
+    y: Float[Tensor, "B M"],
     zeta: float = 0.5,
-) -> Tensor:
+) -> Float[Tensor, "B 1 L"]:
     """The ancestral step, then a push towards y of constant weight: DPS, Chung et al. 2023, algorithm 1.
 
         x_s = x_s′ - ζ·∇_{x_t}‖y - A·x̂_0(x_t)‖
@@ -230,11 +231,11 @@ def dps(
 
     Args:
         denoiser, xt, t, s, noise: as for `ancestral`.
-        measurement, y: what was measured; y (B, M), one row a signal.
+        measurement, y: what was measured; y one row a signal.
         zeta: ζ, the weight, not negative.
     """
 
-    def gap(x0: Tensor) -> Tensor:
+    def gap(x0: Float[Tensor, "B 1 L"]) -> Float[Tensor, "B 1 L"]:
         missed = measurement.residual(y, x0)
         return (missed / missed.norm(dim=1, keepdim=True).clamp(min=1e-12) @ measurement.matrix.to(x0))[:, None]
 

@@ -12,6 +12,7 @@ from ..checks import check_signals, count, number
 from ..diffusion.denoiser import DenoiserLike, Prediction, WithCovariance, device_of
 from ..diffusion.schedules import Schedule, times
 from ..diffusion.variances import posterior_covariance
+from ..shapes import Float, Time
 from .grids import TILT, even_log_snr
 from .steps import Step, advance, dpmpp_2m_sde
 
@@ -30,7 +31,7 @@ class _Wrapper(nn.Module):
         if isinstance(denoiser, WithCovariance):  # only then does this have one either
             self.covariance = self._covariance
 
-    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+    def _covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C*L C*L"]:
         return posterior_covariance(self.denoiser, xt, t)
 
 
@@ -39,7 +40,7 @@ class Counted(_Wrapper):
 
     evaluations = 0
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
         self.evaluations += 1
         return self.denoiser(xt, t, cond)
 
@@ -51,13 +52,13 @@ class Chunked(_Wrapper):
         super().__init__(denoiser)
         self.chunk = chunk
 
-    def forward(self, xt: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+    def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:
         conditions = xt.split(self.chunk) if cond is None else cond.split(self.chunk)
         parts = zip(xt.split(self.chunk), times(t, xt).split(self.chunk), conditions, strict=True)
         found = [self.denoiser(x, u, None if cond is None else c) for x, u, c in parts]
         return Prediction(*map(torch.cat, zip(*found, strict=True)))
 
-    def _covariance(self, xt: Tensor, t: Tensor | float) -> Tensor:
+    def _covariance(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C*L C*L"]:
         parts = zip(xt.split(self.chunk), times(t, xt).split(self.chunk), strict=True)
         return torch.cat([posterior_covariance(self.denoiser, x, u) for x, u in parts])
 
@@ -65,16 +66,16 @@ class Chunked(_Wrapper):
 @torch.no_grad()
 def walk(
     denoiser: DenoiserLike,
-    x: Tensor,
+    x: Float[Tensor, "B C L"],
     visited: Sequence[float],
     step: Step,
-    draw: Callable[[], Tensor],
+    draw: Callable[[], Float[Tensor, "B C L"]],
     check_finite: bool = True,
-) -> Iterator[Tensor]:
+) -> Iterator[Float[Tensor, "B C L"]]:
     """The loop: from x at the first of the times to the last, and yield every state. `sample` checks and calls it.
 
     Args:
-        draw: gives the noise of each step, of the shape of x.
+        draw: gives the noise of each step.
     """
     if len(x) > CHUNK:
         denoiser = Chunked(denoiser)
@@ -90,8 +91,8 @@ def walk(
 @torch.no_grad()
 def algorithm_2(
     denoiser: DenoiserLike, shape: tuple[int, int, int], generator: torch.Generator | None = None
-) -> Tensor:
-    """Sampling as Ho et al. 2020 print it, algorithm 2, with σ² = β̃: x_0 (B, C, L). `sample` does it faster.
+) -> Float[Tensor, "B C L"]:
+    """Sampling as Ho et al. 2020 print it, algorithm 2, with σ² = β̃. `sample` does it faster.
 
     >>> from ddpm_lib import Gaussian, linear
     >>> algorithm_2(Gaussian(torch.zeros(1, 4), torch.eye(4), linear(50)), (2, 1, 4)).shape
@@ -116,10 +117,10 @@ def sample(
     step: Step = dpmpp_2m_sde,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
-    start: Tensor | None = None,
+    start: Float[Tensor, "B C L"] | None = None,
     rows: slice = slice(None),
     check_finite: bool = True,
-) -> Iterator[Tensor]:
+) -> Iterator[Float[Tensor, "B C L"]]:
     """Walk from x_T ~ N(0, I) to x_0 and yield every state: report (11) with the sampling equation it lacks (D20).
 
     ``*path, x0 = sample(...)`` keeps the path; ``for x0 in sample(...): pass`` keeps the end only.
@@ -132,12 +133,12 @@ def sample(
         step: `dpmpp_2m_sde`, `ancestral`, … or your own; fix its options with `functools.partial`.
         generator: a CPU generator: the same noise on every device.
         device: where to run; by default where the denoiser is.
-        start: (B, C, L), the state at the first of the times; pure noise by default.
+        start: the state at the first of the times; pure noise by default.
         rows: which of the B signals to make: slices that many processes share out make together what one would make.
         check_finite: whether to look after every step if all is finite, for which a GPU has to be waited for.
 
     Yields:
-        steps + 1 tensors (B, C, L), the first is the start, the last is x_0.
+        steps + 1 states, the first is the start, the last is x_0.
 
     Raises:
         ValueError: fewer than 1 or more than T steps; times that do not fall from at most T to 0.

@@ -16,30 +16,42 @@ from ..diffusion.denoiser import DenoiserLike
 from ..diffusion.forward import q_posterior
 from ..diffusion.schedules import Schedule
 from ..diffusion.variances import Variance, beta_tilde, per_signal
+from ..shapes import Float
 
 __all__ = ["Evaluation", "advance", "ancestral", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
 
-Step = Callable[..., Tensor | tuple[Tensor, Any]]
+Step = Callable[..., Float[Tensor, "B C L"] | tuple[Float[Tensor, "B C L"], Any]]
 """(denoiser, xt, t, s, noise) → xs; or (denoiser, xt, t, s, noise, past=...) → (xs, past) of a step that looks back."""
 
 
 def advance(
-    step: Step, denoiser: DenoiserLike, xt: Tensor, t: float, s: float, noise: Tensor, past: Any = None
-) -> tuple[Tensor, Any]:
+    step: Step,
+    denoiser: DenoiserLike,
+    xt: Float[Tensor, "B C L"],
+    t: float,
+    s: float,
+    noise: Float[Tensor, "B C L"],
+    past: Any = None,
+) -> tuple[Float[Tensor, "B C L"], Any]:
     """Make one step of either kind: (xs, past), past being None where the step does not look back."""
     out = step(denoiser, xt, t, s, noise) if past is None else step(denoiser, xt, t, s, noise, past=past)
     return out if isinstance(out, tuple) else (out, None)
 
 
 def ancestral(
-    denoiser: DenoiserLike, xt: Tensor, t: float, s: float, noise: Tensor, variance: Variance = beta_tilde
-) -> Tensor:
+    denoiser: DenoiserLike,
+    xt: Float[Tensor, "B C L"],
+    t: float,
+    s: float,
+    noise: Float[Tensor, "B C L"],
+    variance: Variance = beta_tilde,
+) -> Float[Tensor, "B C L"]:
     """x_s = μ̃(x_t, x̂_0) + σ·z: Ho et al. 2020, algorithm 2, for any s < t. The step to s = 0 returns the mean x̂_0.
 
     Args:
         denoiser: a `Denoiser` or an oracle.
-        xt, noise: (B, C, L), noise ~ N(0, I) fresh for this step.
         t, s: 0 ≤ s < t ≤ T.
+        noise: ~ N(0, I), fresh for this step.
         variance: σ². The default is β̃; `elbo` takes β by default, so give both the same one where the bound is to be
             that of the samples.
     """
@@ -47,7 +59,14 @@ def ancestral(
     return mean if s == 0 else mean + per_signal(variance(denoiser.schedule, t, s, xt)).sqrt().to(xt) * noise
 
 
-def ddim(denoiser: DenoiserLike, xt: Tensor, t: float, s: float, noise: Tensor, eta: float = 0.0) -> Tensor:
+def ddim(
+    denoiser: DenoiserLike,
+    xt: Float[Tensor, "B C L"],
+    t: float,
+    s: float,
+    noise: Float[Tensor, "B C L"],
+    eta: float = 0.0,
+) -> Float[Tensor, "B C L"]:
     """x_s = √ᾱ_s·x̂_0 + √(1-ᾱ_s-σ²)·ε̂ + σ·z with σ² = η²·β̃: Song et al. 2021 (DDIM), eq. (12) and (16).
 
     eta = 0 adds no noise; eta = 1 has the distribution of `ancestral` with β̃. Arguments as there.
@@ -55,7 +74,15 @@ def ddim(denoiser: DenoiserLike, xt: Tensor, t: float, s: float, noise: Tensor, 
     return towards(denoiser(xt, t).x0, denoiser.schedule, xt, t, s, noise, eta)
 
 
-def towards(x0: Tensor, schedule: Schedule, xt: Tensor, t: float, s: float, noise: Tensor, eta: float = 0.0) -> Tensor:
+def towards(
+    x0: Float[Tensor, "B C L"],
+    schedule: Schedule,
+    xt: Float[Tensor, "B C L"],
+    t: float,
+    s: float,
+    noise: Float[Tensor, "B C L"],
+    eta: float = 0.0,
+) -> Float[Tensor, "B C L"]:
     """`ddim`'s step for a given estimate of x_0, 0 ≤ η ≤ 1."""
     noise_t, noise_s = schedule.noise(t), schedule.noise(s)
     var = eta**2 * schedule.beta_tilde(t, s)
@@ -66,21 +93,21 @@ def towards(x0: Tensor, schedule: Schedule, xt: Tensor, t: float, s: float, nois
 
 
 class Evaluation(NamedTuple):
-    """What `dpmpp_2m` looks back at: the last evaluation, its time and its x̂_0 (B, C, L)."""
+    """What `dpmpp_2m` looks back at: the last evaluation, its time and its x̂_0."""
 
     t: float
-    x0: Tensor
+    x0: Float[Tensor, "B C L"]
 
 
 def dpmpp_2m(
     denoiser: DenoiserLike,
-    xt: Tensor,
+    xt: Float[Tensor, "B C L"],
     t: float,
     s: float,
-    noise: Tensor,
+    noise: Float[Tensor, "B C L"],
     eta: float = 0.0,
     past: Evaluation | None = None,
-) -> tuple[Tensor, Evaluation]:
+) -> tuple[Float[Tensor, "B C L"], Evaluation]:
     """DPM-Solver++(2M), Lu et al. 2022, algorithm 2: `ddim` towards an x̂_0 halfway ahead.
 
     x̂_0 moves along a line over λ = log(√ᾱ/√(1-ᾱ)), through its last two values, and counts as it is in the
@@ -96,13 +123,20 @@ def dpmpp_2m(
 
 
 def dpmpp_2m_sde(
-    denoiser: DenoiserLike, xt: Tensor, t: float, s: float, noise: Tensor, past: Evaluation | None = None
-) -> tuple[Tensor, Evaluation]:
+    denoiser: DenoiserLike,
+    xt: Float[Tensor, "B C L"],
+    t: float,
+    s: float,
+    noise: Float[Tensor, "B C L"],
+    past: Evaluation | None = None,
+) -> tuple[Float[Tensor, "B C L"], Evaluation]:
     """SDE-DPM-Solver++(2M) of Lu et al. 2022: `dpmpp_2m` with the noise of `ancestral`, one evaluation per step."""
     return dpmpp_2m(denoiser, xt, t, s, noise, eta=1.0, past=past)
 
 
-def heun(denoiser: DenoiserLike, xt: Tensor, t: float, s: float, noise: Tensor) -> Tensor:
+def heun(
+    denoiser: DenoiserLike, xt: Float[Tensor, "B C L"], t: float, s: float, noise: Float[Tensor, "B C L"]
+) -> Float[Tensor, "B C L"]:
     """Heun's second order step of the probability flow, Karras et al. 2022, algorithm 1: two evaluations per step.
 
     In x/√ᾱ over σ = √((1-ᾱ)/ᾱ) the flow is dx/dσ = ε̂: go along ε̂(t) to s (`ddim`), then along the mean of
