@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ..checks import check_tensor, count, limits, number, takes
+from ..shapes import Bool, Float
 from .source import Source, identity, name_of
 
 __all__ = ["Augmented", "Negate", "Reverse", "Scale", "Shift"]
 
 
-Transform = Callable[[Tensor, torch.Generator | None], Tensor]
-"""(x0 (n, C, L), generator) → x0 changed, of the same shape; all that is random comes from the generator."""
+Transform = Callable[[Float[Tensor, "n C L"], torch.Generator | None], Float[Tensor, "n C L"]]
+"""(x0, generator) → x0 changed; all that is random comes from the generator."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Reverse:
     def __post_init__(self) -> None:
         number(self.p, "The share of signals that are reversed", 0.0, 1.0)
 
-    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         return torch.where(_some(self.p, x0, generator), x0.flip(-1), x0)
 
 
@@ -53,7 +54,7 @@ class Negate:
     def __post_init__(self) -> None:
         number(self.p, "The share of signals whose sign changes", 0.0, 1.0)
 
-    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         return torch.where(_some(self.p, x0, generator), -x0, x0)
 
 
@@ -71,7 +72,7 @@ class Scale:
     def __post_init__(self) -> None:
         limits("The interval of amplitudes", (self.low, self.high))
 
-    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         u = torch.rand(len(x0), 1, 1, generator=generator).to(x0)
         return (self.low + (self.high - self.low) * u) * x0
 
@@ -89,7 +90,7 @@ class Shift:
     def __post_init__(self) -> None:
         count(self.most, "The greatest shift", 0)
 
-    def __call__(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         length = x0.shape[-1]
         by = torch.randint(-self.most, self.most + 1, (len(x0), 1, 1), generator=generator).to(x0.device)
         return x0.gather(-1, ((torch.arange(length, device=x0.device) - by) % length).expand_as(x0))
@@ -100,7 +101,7 @@ class Augmented:
 
     Args:
         source: what the signals come from.
-        transforms: functions (x0 (n, C, L), generator) → x0 of the same shape, applied one after the other.
+        transforms: functions (x0, generator) → x0 of the same shape, applied one after the other.
 
     >>> from ddpm_lib import BenchmarkMorlet, Finite
     >>> training = Finite(BenchmarkMorlet().sample(250, torch.Generator().manual_seed(0))[0])
@@ -119,8 +120,10 @@ class Augmented:
         self.source, self.transforms = source, transforms
         self.names, self.length = source.names, source.length
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n signals and change them: (x0 (n, C, L), params (n, P)); the parameters are those before the change."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n C L"], Float[Tensor, "n P"]]:
+        """Draw n signals and change them: (x0, params); the parameters are those before the change."""
         x0, params = self.source.sample(n, generator)
         for transform in self.transforms:
             changed = transform(x0, generator)
@@ -136,8 +139,8 @@ class Augmented:
         return f"Augmented({', '.join(map(repr, (self.source, *self.transforms)))})"
 
 
-def _some(p: float, x0: Tensor, generator: torch.Generator | None) -> Tensor:
-    """True for a share p of the signals, (n, 1, 1)."""
+def _some(p: float, x0: Float[Tensor, "n C L"], generator: torch.Generator | None) -> Bool[Tensor, "n 1 1"]:
+    """True for a share p of the signals."""
     return (torch.rand(len(x0), 1, 1, generator=generator) < p).to(x0.device)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_signals, count, limits
+from ..shapes import Float
 from .source import digest
 
 __all__ = ["Family"]
@@ -58,17 +59,19 @@ class Family:
         # in float64 first: the last digits of float32's linspace differ from one processor to another
         self.x = torch.linspace(*domain, length, dtype=torch.float64).float()
 
-    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
-        """Signal values at positions x (L,); each parameter has shape (n, 1). Returns (n, L)."""
+    def formula(self, x: Float[Tensor, "L"], *params: Float[Tensor, "n 1"]) -> Float[Tensor, "n L"]:
+        """Signal values at positions x, for each parameter of n signals."""
         raise NotImplementedError(f"{type(self).__name__} needs a method formula(x, {', '.join(self.names)}).")
 
-    def render(self, params: Tensor) -> Tensor:
-        """Parameters (n, P) → signals (n, 1, L)."""
+    def render(self, params: Float[Tensor, "n P"]) -> Float[Tensor, "n 1 L"]:
+        """Parameters → signals."""
         x = self.x.to(params)
         return self.formula(x, *params[:, :, None].unbind(1))[:, None, :]
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n signals: (x0 (n, 1, L), params (n, P)). The generator is a CPU generator."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n 1 L"], Float[Tensor, "n P"]]:
+        """Draw n signals: (x0, params). The generator is a CPU generator."""
         count(n, "The number of signals")
         params = self.low + (self.high - self.low) * torch.rand(n, len(self.names), generator=generator)
         return check_signals(self.render(params), "What the formula gives", "n"), params
@@ -78,8 +81,8 @@ class Family:
         params = self.sample(8, torch.Generator().manual_seed(0))[1].double()
         return f"{self!r} {digest((1e3 * self.render(params)).round().long())}"
 
-    def grid(self, cells: int) -> tuple[Tensor, Tensor]:
-        """About `cells` cells that cover the box: their middles (K, P) and their size (P,).
+    def grid(self, cells: int) -> tuple[Float[Tensor, "K P"], Float[Tensor, "P"]]:
+        """About `cells` cells that cover the box: their middles and their size.
 
         A cell is as long in each direction as the signal takes to change by the same amount (mean square,
         over the box), so a direction that the signal is sensitive to is cut finer.

@@ -12,6 +12,7 @@ import torch
 from jsonargparse.typing import Path_fr
 from torch import Tensor
 
+from ..shapes import Float
 from .finite import Finite
 from .source import digest
 
@@ -53,8 +54,8 @@ class Signals(Finite):
         """What the file holds, and whether it is standardized."""
         return f"signals {digest(self.raw)}{' standardized' if (self.scale != 1).any() else ''}"
 
-    def restore(self, x: Tensor) -> Tensor:
-        """Return signals x (n, C, L) of a model at the scale of the file."""
+    def restore(self, x: Float[Tensor, "n C L"]) -> Float[Tensor, "n C L"]:
+        """Return signals x of a model at the scale of the file."""
         return x * self.scale + self.mean
 
     def __str__(self) -> str:
@@ -64,8 +65,8 @@ class Signals(Finite):
         return f"{self.path.name}: {k} signals of {c} × {length} samples; {scale}; {used}"
 
 
-def _signals(path: Path) -> Tensor:
-    """Read the signals of a file, (K, C, L) in float32."""
+def _signals(path: Path) -> Float[Tensor, "K C L"]:
+    """Read the signals of a file, in float32."""
     x = _array(path)
     if x.dtype.kind not in "fiu":
         raise TypeError(f"{path} holds {x.dtype}: signals are real numbers, floating point or whole.")

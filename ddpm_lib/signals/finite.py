@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_signals, check_tensor, count
+from ..shapes import Float
 from .batches import stream
 from .source import Source, digest, identity
 from .wavelets import Morlet
@@ -22,8 +23,8 @@ class Finite:
     """A finite set of signals, each equally likely: a training set, the report's grid, your own recordings.
 
     Args:
-        signals: (K, C, L), floating point and finite.
-        params: (K, P), what each signal is; the row number where it is not given.
+        signals: floating point and finite.
+        params: what each signal is; the row number where it is not given.
         names: the names of the columns of ``params``.
 
     Raises:
@@ -34,7 +35,12 @@ class Finite:
     torch.Size([3, 1, 64])
     """
 
-    def __init__(self, signals: Tensor, params: Tensor | None = None, names: Sequence[str] = ("index",)):
+    def __init__(
+        self,
+        signals: Float[Tensor, "K C L"],
+        params: Float[Tensor, "K P"] | None = None,
+        names: Sequence[str] = ("index",),
+    ):
         self.signals = check_signals(signals, "signals", "K")
         rows = torch.arange(len(signals))[:, None].to(signals.dtype) if params is None else params
         self.params = check_tensor(rows, "params", "K", "P")
@@ -60,8 +66,10 @@ class Finite:
         """Where the signals come from, if that is known: their last digits differ from one processor to another."""
         return self.origin or f"{self!r} {digest(self.signals)}"
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n signals with replacement: (x0 (n, C, L), params (n, P))."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n C L"], Float[Tensor, "n P"]]:
+        """Draw n signals with replacement: (x0, params)."""
         count(n, "The number of signals")
         k = torch.randint(len(self.signals), (n,), generator=generator)
         return self.signals[k], self.params[k]

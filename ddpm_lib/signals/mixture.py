@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import count
+from ..shapes import Float
 from .family import Family
 
 __all__ = ["Mixture"]
@@ -33,8 +34,10 @@ class Mixture:
             raise ValueError("A mixture is made of two or more families of signals of one length, in a list.")
         self.families, self.length = tuple(families), families[0].length
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n signals: (x0 (n, 1, L), the number of the family of each (n, 1))."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n 1 L"], Float[Tensor, "n 1"]]:
+        """Draw n signals: (x0, the number of the family of each)."""
         count(n, "The number of signals")
         which = torch.randint(len(self.families), (n,), generator=generator)
         x0 = torch.empty(n, 1, self.length)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks import number
+from ..shapes import Float
 from .family import Family
 
 __all__ = ["Noisy"]
@@ -27,8 +28,10 @@ class Noisy:
         self.clean, self.sigma = family, number(sigma, "The noise of data", 0.0, 1e6)
         self.names, self.low, self.high, self.length = family.names, family.low, family.high, family.length
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n noisy signals: (y (n, 1, L), params (n, P))."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n 1 L"], Float[Tensor, "n P"]]:
+        """Draw n noisy signals: (y, params)."""
         x0, params = self.clean.sample(n, generator)
         return x0 + self.sigma * torch.randn(x0.shape, generator=generator), params
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..shapes import Float
+
 __all__ = ["Source", "WithBox", "signal_shape"]
 
 
@@ -28,8 +30,10 @@ class Source(Protocol):
         """Samples of a signal, L."""
         ...
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n signals: (x0 (n, C, L), params (n, P)). The generator is a CPU generator."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n C L"], Float[Tensor, "n P"]]:
+        """Draw n signals: (x0, params). The generator is a CPU generator."""
         ...
 
 
@@ -37,8 +41,8 @@ class Source(Protocol):
 class WithBox(Source, Protocol):
     """A source whose parameters lie in a box: a network can be told them as conditions."""
 
-    low: Tensor
-    high: Tensor
+    low: Float[Tensor, "P"]
+    high: Float[Tensor, "P"]
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import number
+from ..shapes import Float
 from .family import Family
 
 __all__ = ["BenchmarkMorlet", "Morlet", "morlet"]
@@ -67,7 +68,7 @@ class Morlet(Family):
             raise ValueError(f"The width must be positive, got {width}.")
         self._warn_above_nyquist(highest["frequency"])
 
-    def formula(self, x: Tensor, *params: Tensor) -> Tensor:
+    def formula(self, x: Float[Tensor, "L"], *params: Float[Tensor, "n 1"]) -> Float[Tensor, "n L"]:
         return morlet(x, **self.fixed, **dict(zip(self.names, params, strict=True)))
 
 

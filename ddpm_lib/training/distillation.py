@@ -20,6 +20,7 @@ from ..checks import number
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.forward import q_sample
 from ..diffusion.schedules import Schedule
+from ..shapes import Float
 from ..signals.batches import stream
 from .recipe import BATCHES, Batch, Recipe
 
@@ -67,8 +68,14 @@ def _copy(teacher: Denoiser, family: Any, seed: int) -> nn.Module:
     return copy.deepcopy(teacher.network).train()
 
 
-def towards(xt: Tensor, x0: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:
-    """A step of DDIM without noise from x_t towards x̂_0, each signal with times of its own: (B, C, L)."""
+def towards(
+    xt: Float[Tensor, "B C L"],
+    x0: Float[Tensor, "B C L"],
+    t: Float[Tensor, "B"],
+    s: Float[Tensor, "B"],
+    schedule: Schedule,
+) -> Float[Tensor, "B C L"]:
+    """A step of DDIM without noise from x_t towards x̂_0, each signal with times of its own."""
     (a, noise), (a_s, noise_s) = schedule(t, xt.dtype), schedule(s, xt.dtype)
     keep = noise_s / noise
     return keep * xt + (a_s - keep * a) * x0
@@ -87,7 +94,7 @@ class TwoSteps:
     times: tuple[float, ...]
 
     @torch.no_grad()
-    def __call__(self, recipe: Recipe, density: Tensor | None, step: int) -> Batch:
+    def __call__(self, recipe: Recipe, density: Float[Tensor, "T"] | None, step: int) -> Batch:
         generator, schedule, teacher = stream(recipe.seed, step, BATCHES), recipe.schedule, self.teacher
         x0, _ = recipe.family.sample(recipe.batch, generator)
         k = 2 * torch.randint(len(self.times) // 2, (recipe.batch,), generator=generator)

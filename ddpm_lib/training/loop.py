@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..checks import count
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import loss
+from ..shapes import Float
 from ..signals.batches import batches
 from .atomic import atomic_write, prepare
 from .distributed import lost, over_processes, place
@@ -34,10 +35,10 @@ __all__ = ["Fit", "LitDDPM", "device", "fit"]
 
 
 class Fit(NamedTuple):
-    """A trained denoiser (averaged weights, evaluation mode, on the CPU) and the loss of every step (steps,)."""
+    """A trained denoiser (averaged weights, evaluation mode, on the CPU) and the loss of every step."""
 
     denoiser: Denoiser
-    losses: Tensor
+    losses: Float[Tensor, "steps"]
 
 
 class LitDDPM(lightning.LightningModule):
@@ -54,7 +55,7 @@ class LitDDPM(lightning.LightningModule):
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
         self.losses: list[float] = []  # numbers: thousands of little tensors would pin down torch's memory
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         x0, t, eps, importance, cond = batch
         errors = importance * loss(self.denoiser, x0, t, eps, self.recipe.weight, cond)
         value = errors.mean()
@@ -63,7 +64,7 @@ class LitDDPM(lightning.LightningModule):
             raise FloatingPointError(self._broken(Batch(*batch), errors))
         return value
 
-    def _broken(self, batch: Batch, errors: Tensor) -> str:
+    def _broken(self, batch: Batch, errors: Float[Tensor, "B"]) -> str:
         """Which signal made the loss NaN or infinite, looked up after the fact."""
         rank, ranks = place()
         data = (~torch.isfinite(batch.x0)).flatten(1).any(1)

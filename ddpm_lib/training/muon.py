@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..shapes import Float
+
 __all__ = ["Muon", "orthogonal"]
 
 
-def orthogonal(g: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices (n, rows, columns) → about U·Vᵀ of their singular value decomposition U·S·Vᵀ.
+def orthogonal(g: Float[Tensor, "n rows columns"], iterations: int = 5) -> Float[Tensor, "n rows columns"]:
+    """Matrices → about U·Vᵀ of their singular value decomposition U·S·Vᵀ.
 
     The quintic Newton-Schulz iteration of Jordan et al. 2024: every singular value moves towards 1, and stays
     within some 40 % of it, which is near enough.

@@ -8,16 +8,19 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.forward import q_sample
 from ..diffusion.losses import loss
+from ..shapes import Float
 from .recipe import Recipe
 
 __all__ = ["algorithm_1", "reference_loop"]
 
 
-def algorithm_1(denoiser: Denoiser, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def algorithm_1(
+    denoiser: Denoiser, x0: Float[Tensor, "B C L"], generator: torch.Generator | None = None
+) -> Float[Tensor, ""]:
     """The loss of a training step as Ho et al. 2020 print it, algorithm 1, a number; they predict ε.
 
     Args:
-        x0: (B, C, L).
+        x0: the signals.
         generator: a CPU generator.
     """
     schedule = denoiser.schedule
@@ -28,7 +31,7 @@ def algorithm_1(denoiser: Denoiser, x0: Tensor, generator: torch.Generator | Non
     return (target - denoiser.network(q_sample(x0, t, eps, schedule), schedule.log_snr(t, x0.dtype))).square().mean()
 
 
-def reference_loop(recipe: Recipe) -> tuple[Denoiser, Tensor]:
+def reference_loop(recipe: Recipe) -> tuple[Denoiser, Float[Tensor, "steps"]]:
     """Train a recipe without Lightning: the denoiser as it is after the last step, and the loss of every step.
 
     What `fit` adds: the running mean of the weights, checkpoints and resume, several devices, a progress bar, threads

@@ -20,6 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .loop import Fit
 from ..diffusion.denoiser import Denoiser
+from ..shapes import Float
 from .atomic import atomic_write, prepare
 from .recipe import Recipe, longer
 
@@ -55,7 +56,7 @@ def _checksum(card: str, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _log_alpha_bar(denoiser: Denoiser) -> Tensor:
+def _log_alpha_bar(denoiser: Denoiser) -> Float[Tensor, "T_plus_1"]:
     return denoiser.schedule.log_alpha_bar(torch.arange(denoiser.schedule.T + 1))
 
 
@@ -67,8 +68,8 @@ def load(denoiser: Denoiser, path: str | Path) -> Fit:
     return Fit(denoiser.eval(), losses)
 
 
-def read_into(denoiser: Denoiser, path: str | Path) -> tuple[dict[str, Any], Tensor]:
-    """Read a file of `save` into a denoiser and return its card and the losses (steps,).
+def read_into(denoiser: Denoiser, path: str | Path) -> tuple[dict[str, Any], Float[Tensor, "steps"]]:
+    """Read a file of `save` into a denoiser and return its card and the losses.
 
     This is `load` without Lightning, which takes seconds to import.
 
