@@ -10,10 +10,14 @@ import matplotlib
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
+import shapecheck  # noqa: E402
 from book import cache_dir  # noqa: E402
 
 PASSED = "book/passed"
 cells: dict[Path, set[str]] = {}
+
+if shapecheck.available():
+    shapecheck.install()
 
 matplotlib.use("agg")
 os.environ["DDPM_DEVICE"] = "cpu"  # a machine with a GPU must pass the same tests
