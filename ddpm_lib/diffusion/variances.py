@@ -56,17 +56,17 @@ class TableVariance(nn.Module):
     """One σ_t² for each step from t to t - 1, such as the table of `best_variance`.
 
     Args:
-        table: (T+1,), positive from [1] on; [1] is the decoder's.
+        table: T + 1 values, positive from [1] on; [1] is the decoder's.
     """
 
-    table: Tensor
+    table: Float[Tensor, "T_plus_1"]
 
-    def __init__(self, table: Tensor):
+    def __init__(self, table: Float[Tensor, "T_plus_1"]):
         super().__init__()
         self.register_buffer("table", check_tensor(table, "A table of variances", "T + 1").double())
 
     def forward(self, schedule: Schedule, t: Time, s: Time, xt: Float[Tensor, "B C L"] | None = None) -> PerSignal:
-        """σ_t² of the step from t to t - 1, no number for each sample.
+        """σ_t² of the step from t to t - 1.
 
         Raises:
             ValueError: a schedule of another length, or another step.
@@ -85,7 +85,7 @@ def interpolated(schedule: Schedule, t: Time, s: Time, v: Float[Tensor, "B C L"]
 
     Args:
         t, s: 0 < s < t ≤ T: at s = 0 β̃ is 0 and there is nothing between it and β.
-        v: of each sample.
+        v: how far each sample is from β̃ to β.
 
     >>> from ddpm_lib import linear
     >>> half = interpolated(linear(), 2, 1, torch.full((1, 1, 1), 0.5))
@@ -182,7 +182,7 @@ class AnalyticVariance(nn.Module):
 def best_variance(
     denoiser: DenoiserLike, x0: Float[Tensor, "B C L"], generator: torch.Generator | None = None
 ) -> Float[Tensor, "T_plus_1"]:
-    """The fixed σ_t² with the smallest bound, a table (T+1,): β̃_t + E‖μ̃ - μ_θ‖²/N, step D11; [1] is the best σ_1².
+    """The fixed σ_t² with the smallest bound, a table for t = 0…T: β̃_t + E‖μ̃ - μ_θ‖²/N, step D11; [1] is the best σ_1².
 
     Args:
         denoiser: a `Denoiser` or an oracle.

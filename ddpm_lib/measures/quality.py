@@ -92,7 +92,7 @@ def energy_distance(
 
 
 def memorised(x: Float[Tensor, "n C L"], training: Float[Tensor, "m C L"]) -> Estimate:
-    """Share of signals x that copy one of the training set, m ≥ 2.
+    """Share of signals x that copy one of the training set, which has two at least.
 
     A copy lies three times nearer to one training signal than to the next (Yoon et al. 2023).
     """
@@ -138,7 +138,7 @@ def scoreboard(
     - memorised: with ``training``, the share of copies.
 
     Args:
-        x: n ≥ 20.
+        x: 20 signals at least.
         family: what they should be samples of; at most three parameters, uniform on a box.
         training: the set that the model was trained on, if it was finite.
         generator: draws the real signals.

@@ -25,7 +25,7 @@ def denoise(denoiser: DenoiserLike, y: Float[Tensor, "B C L"], sigma: float) -> 
 
     Args:
         denoiser: a `Denoiser` or an oracle.
-        y: y = x_0 + σ·n with n ~ N(0, I).
+        y: x_0 + σ·n with n ~ N(0, I).
         sigma: σ, within what the schedule knows (see `noise_time`).
 
     >>> from ddpm_lib import Gaussian, linear
