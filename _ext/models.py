@@ -18,9 +18,9 @@ from book import BUILD, cache_dir  # noqa: E402
 
 
 def recipes() -> list:
-    from ddpm_lib.training import longer
+    from ddpm_lib.training import shipped_recipe
 
-    return [longer()]
+    return [shipped_recipe()]
 
 
 def write_models(app: Sphinx, exception: Exception | None) -> None:

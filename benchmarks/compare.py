@@ -35,11 +35,11 @@ from ddpm_lib import (
     Recipe,
     fit_family,
     loss_over_floor,
+    proportion,
     q_sample,
-    scoreboard,
-    share,
+    sample_quality,
 )
-from ddpm_lib.measures import laws, predicted_noise
+from ddpm_lib.measures import parameter_distances, predicted_noise
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TABLE, FIGURE = HERE / "results.jsonl", HERE / "table.md", HERE / "loss_over_time.svg"
@@ -123,11 +123,13 @@ def sampled_row(row, path):
         # ours is cheap enough for five seeds of 2048; the peers' 512 are those that were timed
         runs = [made.sample(2048, 50_002 + k) for k in range(5)] if row["contender"] == OURS else [x]
     found = [fit_family(y, family) for y in runs]
-    over = [{name: score.value / score.floor for name, score in laws(fits, family).items()} for fits in found]
+    over = [
+        {name: score.value / score.floor for name, score in parameter_distances(fits, family).items()} for fits in found
+    ]
     result["n"], result["runs"] = len(runs[0]), len(runs)
-    result["valid"] = [round(v, 4) for v in share(torch.cat([fits.valid for fits in found]))]
+    result["valid"] = [round(v, 4) for v in proportion(torch.cat([fits.valid for fits in found]))]
     result["laws"] = {name: round(statistics.median(one[name] for one in over), 2) for name in over[0]}
-    board = scoreboard(runs[0], family, generator=torch.Generator().manual_seed(50_000))
+    board = sample_quality(runs[0], family, generator=torch.Generator().manual_seed(50_000))
     result["distance"] = round(board["distance"].value / board["distance"].floor, 2)
     result["residual"] = [round(board[f"residual, {q}"].value, 4) for q in ("median", "90 %")]
     return result

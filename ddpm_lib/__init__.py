@@ -45,8 +45,8 @@ from .measures import (
     loss_over_floor,
     mean_loss,
     memorised,
-    scoreboard,
-    share,
+    proportion,
+    sample_quality,
 )
 from .networks import Block, LinearSkip, NoiseLevel, UNet1D, by_linear_error, linear_skip
 from .sampling import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, even_log_snr, even_steps, heun, sample
@@ -117,15 +117,15 @@ __all__ = [
     "min_snr",
     "morlet",
     "pretrained",
+    "proportion",
     "q_posterior",
     "q_sample",
     "q_step",
     "quadratic",
     "report_grid",
     "sample",
+    "sample_quality",
     "save",
-    "scoreboard",
-    "share",
     "sigmoid",
     "simple",
     "straight",

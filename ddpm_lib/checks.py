@@ -39,12 +39,12 @@ def check_tensor(x: Tensor, name: str, *shape: int | str) -> Tensor:
     return x
 
 
-def precise(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Return x in float32 at least, for distances: torch knows none between bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def number(x: Any, name: str, low: float = -LARGEST, high: float = LARGEST, above: bool = False) -> float:
+def check_number(x: Any, name: str, low: float = -LARGEST, high: float = LARGEST, above: bool = False) -> float:
     """Return x as a float; raise unless it is a number from low (or above it) to high. NaN is not one, nor is True."""
     try:
         value = math.nan if isinstance(x, (bool, str)) else float(x)
@@ -52,22 +52,22 @@ def number(x: Any, name: str, low: float = -LARGEST, high: float = LARGEST, abov
         value = math.nan
     if not low <= value <= high or (above and value == low):
         bound = f"above {low:g}, at most" if above else f"from {low:g} to"
-        raise ValueError(f"{name} must be a number {bound} {high:g}, got {brief(x)}.")
+        raise ValueError(f"{name} must be a number {bound} {high:g}, got {describe(x)}.")
     return value
 
 
-def count(x: Any, name: str, low: int = 1, high: int = 10**9) -> int:
+def check_count(x: Any, name: str, low: int = 1, high: int = 10**9) -> int:
     """Return x; raise unless it is an integer from low to high."""
     try:
         value = low - 1 if isinstance(x, (bool, Tensor)) else operator.index(x)
     except TypeError:
         value = low - 1
     if not low <= value <= high:
-        raise ValueError(f"{name} must be an integer from {low} to {high}, got {brief(x)}.")
+        raise ValueError(f"{name} must be an integer from {low} to {high}, got {describe(x)}.")
     return value
 
 
-def limits(what: str, interval: Any) -> None:
+def check_interval(what: str, interval: Any) -> None:
     """Raise unless this is a pair of finite numbers, low < high."""
     if not isinstance(interval, Sequence) or len(interval) != 2 or isinstance(interval, str):
         raise ValueError(f"{what} needs a pair (low, high), got {interval!r}.")
@@ -79,14 +79,14 @@ def limits(what: str, interval: Any) -> None:
         raise ValueError(f"{what} needs finite limits low < high, got ({interval[0]}, {interval[1]}).")
 
 
-def takes(function: Any, n: int, what: str) -> None:
+def check_callable(function: Any, n: int, what: str) -> None:
     """Raise unless a function can be called with n arguments; `what` says what is needed."""
     try:
         inspect.signature(function).bind(*range(n))
     except (TypeError, ValueError) as error:  # ValueError: it is built in and does not tell its arguments
-        raise TypeError(f"{what}, got {brief(function)}.") from error
+        raise TypeError(f"{what}, got {describe(function)}.") from error
 
 
-def brief(x: Any) -> str:
+def describe(x: Any) -> str:
     """Say what was given, in a few words."""
     return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) and x.ndim else f"{x!r:.60}"

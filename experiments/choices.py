@@ -22,10 +22,10 @@ from ddpm_lib import (
     fit_family,
     linear_skip,
     loss_over_floor,
+    proportion,
     sample,
-    share,
 )
-from ddpm_lib.measures import laws
+from ddpm_lib.measures import parameter_distances
 from ddpm_lib.training import Muon
 
 TABLE = Path(__file__).with_name("choices.csv")
@@ -91,8 +91,11 @@ def row(name: str, seed: int) -> dict[str, str]:
         "weights": str(sum(p.numel() for p in unet.parameters())),
         "ratio": f"{ratio(1, 1000):.4f}",
         "ratio_to_10": f"{ratio(1, 10):.3f}",
-        "valid": f"{share(fits.valid).value:.4f}",
-        **{f"law_{name}": f"{score.value / score.floor:.2f}" for name, score in laws(fits, recipe.family).items()},
+        "valid": f"{proportion(fits.valid).value:.4f}",
+        **{
+            f"law_{name}": f"{score.value / score.floor:.2f}"
+            for name, score in parameter_distances(fits, recipe.family).items()
+        },
     }
 
 

@@ -30,8 +30,8 @@ from ddpm_lib import (
 )
 from ddpm_lib.diffusion import Measurement
 from ddpm_lib.exact import posterior_given
-from ddpm_lib.sampling import Guided, LinearCovariance, dps, repaint
-from ddpm_lib.training import longer
+from ddpm_lib.sampling import LinearCovariance, PseudoinverseGuidance, dps, repaint
+from ddpm_lib.training import shipped_recipe
 
 from .runner import Experiment
 
@@ -66,9 +66,9 @@ def draw(method: str, measured: Measurement, y: Tensor, generator: torch.Generat
     denoiser, steps, step = {
         "RePaint": (network(), 20, partial(repaint, **given, rounds=10, generator=generator)),
         "DPS": (network(), 250, partial(dps, **given, zeta=0.3)),
-        "ΠGDM": (Guided(network(), measured, y), 80, dpmpp_2m_sde),
-        "linear covariance": (Guided(LinearCovariance(network()), measured, y), 80, dpmpp_2m_sde),
-        "exact covariance": (Guided(oracle(), measured, y), 40, dpmpp_2m_sde),
+        "ΠGDM": (PseudoinverseGuidance(network(), measured, y), 80, dpmpp_2m_sde),
+        "linear covariance": (PseudoinverseGuidance(LinearCovariance(network()), measured, y), 80, dpmpp_2m_sde),
+        "exact covariance": (PseudoinverseGuidance(oracle(), measured, y), 40, dpmpp_2m_sde),
     }[method]
     *_, x = sample(denoiser, (len(y), 1, FAMILY.length), steps, step, generator)
     return x
@@ -85,7 +85,7 @@ class Repair:
 
     def fingerprint(self) -> str:
         """Of this, and of the network that ships."""
-        return hashlib.sha256(f"{self!r} {longer().fingerprint()}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self!r} {shipped_recipe().fingerprint()}".encode()).hexdigest()[:16]
 
     def case(self) -> tuple[Measurement, Tensor, Tensor, Tensor]:
         """The measurement, true signals (n, L), their parameters (n, P), and what was measured of them, (n, M)."""

@@ -16,9 +16,9 @@ from ddpm_lib import (
     Recipe,
     fit_family,
     loss_over_floor,
+    proportion,
     q_sample,
     sample,
-    share,
     stream,
 )
 from ddpm_lib.measures import predicted_noise
@@ -140,7 +140,7 @@ def of_all(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
 def sorted_out(x: Tensor) -> dict[str, float]:
     """The share of signals that are valid in some family, and to which family each is nearest."""
     fits = [fit_family(x, one) for one in KNOWN]
-    found = share(torch.stack([fit.valid for fit in fits], 1).any(1))
+    found = proportion(torch.stack([fit.valid for fit in fits], 1).any(1))
     nearest = torch.stack([fit.residual for fit in fits], 1).argmin(1)
     shares = {f"{type(one).__name__}: share": float((nearest == k).double().mean()) for k, one in enumerate(KNOWN)}
     return {"valid": found.value, "valid_margin": found.margin, **shares}

@@ -26,7 +26,7 @@ from ddpm_lib import (
 from ddpm_lib.diffusion import truncated
 from ddpm_lib.sampling.grids import TILT
 from ddpm_lib.sampling.steps import Step
-from ddpm_lib.training import distilled, longer
+from ddpm_lib.training import distilled, shipped_recipe
 
 from .claims import Claim
 from .runner import Experiment, samples
@@ -59,7 +59,7 @@ class Sampler:
 
     def fingerprint(self) -> str:
         """Of this, and of the network that ships."""
-        told = f"{self.name} {SAMPLERS[self.name][2]} {N} {self.seed} {longer().fingerprint()}"
+        told = f"{self.name} {SAMPLERS[self.name][2]} {N} {self.seed} {shipped_recipe().fingerprint()}"
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,7 @@ from ddpm_lib import (
     stream,
 )
 from ddpm_lib.diffusion import Measurement
-from ddpm_lib.sampling import Guided, LinearCovariance
+from ddpm_lib.sampling import LinearCovariance, PseudoinverseGuidance
 from ddpm_lib.signals import Augmented, Mixture, Scale
 
 from .claims import Claim
@@ -86,7 +86,9 @@ def spectrum(x: Tensor) -> Tensor:
 def repaired(denoiser: Any, x0: Tensor, seed: int, draws: int = 8) -> float:
     """RMSE in the hole of the mean of some repairs, over the RMS of what was there."""
     y = HOLE.observe(x0, stream(SAMPLES, seed, 1)).repeat_interleave(draws, 0)
-    *_, x = sample(Guided(denoiser, HOLE, y), (len(y), 1, LENGTH), 40, generator=stream(SAMPLES, seed, 2))
+    *_, x = sample(
+        PseudoinverseGuidance(denoiser, HOLE, y), (len(y), 1, LENGTH), 40, generator=stream(SAMPLES, seed, 2)
+    )
     return in_hole(x.view(len(x0), draws, LENGTH).mean(1), x0)
 
 

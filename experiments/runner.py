@@ -26,13 +26,13 @@ from ddpm_lib import (
     fit,
     fit_family,
     loss_over_floor,
+    proportion,
     q_sample,
     sample,
-    share,
     stream,
 )
 from ddpm_lib.exact import MixtureOracle
-from ddpm_lib.measures import laws, predicted_noise
+from ddpm_lib.measures import parameter_distances, predicted_noise
 from ddpm_lib.signals import Mixture
 from ddpm_lib.training.atomic import atomic_write
 
@@ -201,8 +201,8 @@ def samples(recipe: Recipe, denoiser: Denoiser, n: int = 1024, **sampler: Any) -
 def judged(x: torch.Tensor, family: Any) -> dict[str, float]:
     """Validity of signals, median residual; laws of the parameters and distance to real ones, over critical values."""
     fits = fit_family(x, family)
-    valid = share(fits.valid)
-    over = {f"law_{name}": law.value / law.floor for name, law in laws(fits, family).items()}
+    valid = proportion(fits.valid)
+    over = {f"law_{name}": law.value / law.floor for name, law in parameter_distances(fits, family).items()}
     generator = torch.Generator().manual_seed(SAMPLES)
     distance, floor = energy_distance(x, family.sample(len(x), generator)[0], generator=generator)
     return {

@@ -21,12 +21,12 @@ from ddpm_lib import (
     Schedule,
     fit_family,
     mean_loss,
+    proportion,
     q_sample,
     sample,
-    share,
     stream,
 )
-from ddpm_lib.measures import FittedSignals, laws, predicted_noise
+from ddpm_lib.measures import FittedSignals, parameter_distances, predicted_noise
 from ddpm_lib.signals import TwoMorlets
 
 from .runner import BANDS, SAMPLES, TEST
@@ -109,8 +109,8 @@ def measure(recipe: Recipe, denoiser: Denoiser) -> dict[str, Any]:
     found["linear"] = float(wiener.eps_error(*recipe.schedule(torch.arange(1, T + 1))).mean()) / found["floor"]
     *_, x = sample(denoiser, (1024, 1, recipe.family.length), generator=stream(SAMPLES, recipe.seed, 0))
     fits = fit_both(x)
-    valid = share(fits.valid)
+    valid = proportion(fits.valid)
     found |= {"valid": valid.value, "valid_margin": valid.margin, "residual": float(fits.residual.median())}
-    found |= {f"law_{name}": law.value / law.floor for name, law in laws(fits, recipe.family).items()}
+    found |= {f"law_{name}": law.value / law.floor for name, law in parameter_distances(fits, recipe.family).items()}
     *_, four = sample(denoiser, (4, 1, recipe.family.length), generator=torch.Generator().manual_seed(SAMPLES))
     return found | {"samples": four[:, 0]}

@@ -58,7 +58,7 @@ def finite(x, path="result"):
             assert torch.isfinite(x).all(), f"{path} holds NaN or infinity"
     elif isinstance(x, float):
         assert math.isfinite(x), f"{path} is {x}"
-    elif isinstance(x, Estimate | Score):
+    elif isinstance(x, Estimate | Quality):
         assert math.isfinite(x.value) and not math.isnan(x.margin), f"{path} is {x}"  # of one signal: infinite
     elif isinstance(x, Terms):
         finite(tuple(x._replace(error=0.0)), path)  # of one draw: NaN, and said so
@@ -103,7 +103,7 @@ def mostly(good, bad):
     return st.one_of(good, good, good, bad)
 
 
-def number(*good):
+def check_number(*good):
     return mostly(st.sampled_from(good), st.one_of(st.sampled_from(ODD), st.floats(width=32)))
 
 
@@ -187,7 +187,7 @@ CASES, SHARE = {}, {}
 
 
 def case(*names, share=1.0):
-    """A function draw → call, for the public names that it calls; `share` of the usual number of examples."""
+    """A function draw → call, for the public names that it calls; `proportion` of the usual number of examples."""
 
     def keep(function):
         for name in names:
@@ -199,7 +199,7 @@ def case(*names, share=1.0):
 
 @case("FamilyOracle", "FiniteOracle", share=0.5)
 def family_oracle(name, d):
-    cells, keep, resolution = d(number(64, 10)), d(number(8, 2)), d(number(1.2, 0.6))
+    cells, keep, resolution = d(check_number(64, 10)), d(check_number(8, 2)), d(check_number(1.2, 0.6))
     judge(lambda: FamilyOracle(FAMILY, HO, cells, keep, resolution))
     judge(lambda: FiniteOracle(d(signals), HO))
 
@@ -220,7 +220,12 @@ def gaussian(name, d):
 
 @case("elbo", "TableVariance", share=0.3)
 def bound(name, d):
-    denoiser, x, sigma, draws = d(denoisers), d(signals), d(st.one_of(st.none(), number(0.1))), d(number(1, 2))
+    denoiser, x, sigma, draws = (
+        d(denoisers),
+        d(signals),
+        d(st.one_of(st.none(), check_number(0.1))),
+        d(check_number(1, 2)),
+    )
     every, g, variance = d(st.booleans()), d(generator), d(st.sampled_from([beta, beta_tilde]))
     judge(lambda: TableVariance(d(tables)))
     out = judge(lambda: elbo(denoiser, x, variance, sigma, draws, every, g))
@@ -232,7 +237,7 @@ def bound(name, d):
 @case("log_likelihood", share=0.2)
 def flow(name, d):
     denoiser, x = d(denoisers), d(signals)
-    steps, first = d(number(12, 16)), d(number(1.0, 0.1))
+    steps, first = d(check_number(12, 16)), d(check_number(1.0, 0.1))
     if not (isinstance(steps, int) and steps > 100):  # right, and slow
         found = judge(lambda: log_likelihood(denoiser, x, steps, first))
         assert found is None or judge(found.bits_per_dim).shape == (len(x),)
@@ -244,7 +249,7 @@ def abs_or_self(x):
 
 @case("even_steps", "even_log_snr", "karras")
 def grids(name, d):
-    schedule, steps, option = d(schedules), d(number(1, 2, 3, T)), d(number(0.3, 1.0, 7.0, 10.0, 100.0))
+    schedule, steps, option = d(schedules), d(check_number(1, 2, 3, T)), d(check_number(0.3, 1.0, 7.0, 10.0, 100.0))
     args = () if name == "even_steps" else (option,)
     out = judge(lambda: globals()[name](schedule, steps, *args))
     if out is not None:
@@ -281,12 +286,12 @@ def schedule_class(name, d):
     )
     make = d(st.sampled_from([Schedule, Schedule.from_betas, Schedule.from_alpha_bar]))
     schedule = judge(lambda: make(table)) or HO
-    judge(lambda: schedule.shifted(d(number(2.5, -1.0))))
+    judge(lambda: schedule.shifted(d(check_number(2.5, -1.0))))
 
 
 @case("linear", "quadratic", "cosine", "sigmoid", "log_linear", "straight")
 def curves(name, d):
-    steps, one, two = d(number(1, 2, 100)), d(number(0.008, 1.0, 9.0, -3.0)), d(number(3.0, -10.0))
+    steps, one, two = d(check_number(1, 2, 100)), d(check_number(0.008, 1.0, 9.0, -3.0)), d(check_number(3.0, -10.0))
     args = {"cosine": (one,), "sigmoid": (one, two), "log_linear": (one, two)}.get(name, ())
     make = globals()[name]
     schedule = judge(lambda: make(steps, *args))
@@ -300,7 +305,7 @@ def families(name, d):
             return a * x
 
     box = d(mostly(st.just({"a": (0.0, 1.0)}), st.sampled_from(ODD) | pairs.map(lambda p: {"a": p})))
-    length, domain = d(number(16, 2)), d(mostly(st.just((-1.0, 1.0)), pairs))
+    length, domain = d(check_number(16, 2)), d(mostly(st.just((-1.0, 1.0)), pairs))
     one, two, three = (d(pairs) for _ in range(3))
     family = judge(
         {
@@ -310,22 +315,27 @@ def families(name, d):
         }[name]
     )
     if family is not None:
-        n, g, cells = d(number(1, 4)), d(generator), d(number(10, 50))
+        n, g, cells = d(check_number(1, 4)), d(generator), d(check_number(10, 50))
         judge(lambda: family.sample(n, g))
         judge(lambda: family.grid(cells))
 
 
 @case("Finite", "check_signals")
 def finite_sets(name, d):
-    x, params, n = d(signals), d(st.one_of(st.none(), tensor(2, 1))), d(number(1, 4))
+    x, params, n = d(signals), d(st.one_of(st.none(), tensor(2, 1))), d(check_number(1, 4))
     judge(lambda: check_signals(x))
     judge(lambda: Finite(x, params).sample(n))
 
 
 @case("Augmented", "Negate", "Reverse", "Scale", "Shift")
 def changed_signals(name, d):
-    n, g = d(number(1, 4)), d(generator)
-    p, low, high, most = d(number(0.5, 0.0, 1.0)), d(number(0.8)), d(number(1.2)), d(number(3, 0, 20))
+    n, g = d(check_number(1, 4)), d(generator)
+    p, low, high, most = (
+        d(check_number(0.5, 0.0, 1.0)),
+        d(check_number(0.8)),
+        d(check_number(1.2)),
+        d(check_number(3, 0, 20)),
+    )
     make = {"Negate": lambda: Negate(p), "Scale": lambda: Scale(low, high), "Shift": lambda: Shift(most)}
     change = judge(make.get(name, lambda: Reverse(p)))
     strange = [None, 3, "x", lambda x, g: None, lambda x, g: x[..., 1:], lambda x, g: math.nan * x]
@@ -336,64 +346,65 @@ def changed_signals(name, d):
 
 @case("report_grid", share=0.3)
 def report(name, d):
-    length = d(number(2, 64))
+    length = d(check_number(2, 64))
     judge(lambda: report_grid(length).signals)
 
 
 @case("UNet1D", share=0.5)
 def networks(name, d):
     sizes = {
-        k: d(number(v)) for k, v in dict(in_channels=1, width=4, levels=2, blocks=1, patch=2, kernel=3, dim=4).items()
+        k: d(check_number(v))
+        for k, v in dict(in_channels=1, width=4, levels=2, blocks=1, patch=2, kernel=3, dim=4).items()
     }
     judge(lambda: UNet1D(**sizes))
 
 
 @case("batches")
 def data(name, d):
-    options = {k: d(number(v)) for k, v in dict(start=0, rank=0, ranks=1, workers=0).items()}
-    steps = d(number(1, 3))
+    options = {k: d(check_number(v)) for k, v in dict(start=0, rank=0, ranks=1, workers=0).items()}
+    steps = d(check_number(1, 3))
     judge(lambda: (batches(lambda k: (torch.ones(2),), steps, **options), None)[1])
 
 
-@case("share", "ks_uniform")
+@case("proportion", "ks_uniform")
 def shares(name, d):
     x = d(
         st.one_of(
             tensor(5), tensor(5).map(lambda x: x > 0 if isinstance(x, torch.Tensor) and not x.is_complex() else x)
         )
     )
-    judge(lambda: share(x))
+    judge(lambda: proportion(x))
     judge(lambda: ks_uniform(x))
 
 
 @case("fit_family", "FittedSignals", share=0.4)
 def fitting(name, d):
-    x, starts, cells = d(signals), d(number(1, 3)), d(number(64))
+    x, starts, cells = d(signals), d(check_number(1, 3)), d(check_number(64))
     iterations, tolerance = (
         d(mostly(st.just(2), st.sampled_from([0, -1, None, "x", 2.5, True, math.nan]))),
-        d(number(0.05)),
+        d(check_number(0.05)),
     )
     judge(lambda: fit_family(x, FAMILY, starts=starts, cells=cells, iterations=iterations, tolerance=tolerance))
 
 
 @case("energy_distance", "memorised")
 def distances(name, d):
-    x, permutations, g = d(tensor(4, 1, 5)), d(number(10, 1)), d(generator)
+    x, permutations, g = d(tensor(4, 1, 5)), d(check_number(10, 1)), d(generator)
     y = d(st.one_of(partner(x), tensor(3, 1, 5)))
     judge(lambda: energy_distance(x, y, permutations, g))
     judge(lambda: memorised(x, y))
 
 
-@case("scoreboard", "Score", "Scoreboard", share=0.1)
-def scores(name, d):
+@case("sample_quality", "Quality", "QualityTable", share=0.1)
+def quality_of_samples(name, d):
     x, training = d(tensor(20, 1, 16)), d(st.one_of(st.none(), tensor(3, 1, 16)))
-    judge(lambda: scoreboard(x, FAMILY, training=training, generator=torch.Generator().manual_seed(0)))
+    judge(lambda: sample_quality(x, FAMILY, training=training, generator=torch.Generator().manual_seed(0)))
 
 
 @case("Recipe", "linear_skip")
 def recipes(name, d):
     numbers = dict(steps=5, batch=4, lr=1e-3, kernel_lr=0.02, warmup=1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
-    changes = {k: d(number(v)) for k, v in numbers.items()}
+    changes = {k: d(check_number(v)) for k, v in numbers.items()}
     heavy = [
         lambda schedule, t: -schedule.snr(t),
         lambda schedule, t: 1 / (t - 1),
@@ -407,14 +418,14 @@ def recipes(name, d):
         judge(lambda: [recipe.rate(k, recipe) for k in (0, recipe.steps - 1)])
         if recipe.batch < 100:
             judge(lambda: recipe.draw(net(FAMILY, 0))(0))
-    n, width = d(number(50, 2)), d(number(4))
+    n, width = d(check_number(50, 2)), d(check_number(4))
     judge(lambda: linear_skip(FAMILY, 0, n, width=width, blocks=1, dim=4))
 
 
 @case("distilled")
 def distillation(name, d):
     teacher = Denoiser(net(FAMILY, 0), HO, Eps())
-    steps = d(mostly(st.just([20.0, 7.5, 0.0]), st.lists(number(3.0, 0.0), max_size=5)))
+    steps = d(mostly(st.just([20.0, 7.5, 0.0]), st.lists(check_number(3.0, 0.0), max_size=5)))
     recipe = judge(lambda: distilled(teacher, steps, family=FAMILY, batch=2))
     if recipe is not None:
         judge(lambda: recipe.draw(None)(0))
@@ -423,7 +434,7 @@ def distillation(name, d):
 @case("fit", share=0.15)
 def training(name, d):
     recipe = small(family=FAMILY, steps=2, batch=2)
-    until, workers = d(number(1, 2, None)), d(number(0))
+    until, workers = d(check_number(1, 2, None)), d(check_number(0))
     resume, content = d(st.booleans()), d(st.one_of(st.none(), st.binary(max_size=200)))
     if str(workers) not in ("1", "2"):
         with tempfile.TemporaryDirectory() as folder:
@@ -479,36 +490,36 @@ def environment(name, d):
     assert judge(cache_dir).name
 
 
-@case("Guided", "LinearCovariance", "Measurement")
+@case("PseudoinverseGuidance", "LinearCovariance", "Measurement")
 def guidance(name, d):
-    matrix, sigma, y = d(tensor(3, 16)), d(number(0.1, 1.0)), d(tensor(2, 3))
+    matrix, sigma, y = d(tensor(3, 16)), d(check_number(0.1, 1.0)), d(tensor(2, 3))
     measured = judge(lambda: Measurement(matrix, sigma))
     if measured is not None:
         denoiser = d(denoisers)
         judge(lambda: [LinearCovariance(denoiser)])
-        judge(lambda: [Guided(denoiser, measured, y)])
+        judge(lambda: [PseudoinverseGuidance(denoiser, measured, y)])
 
 
 CONDITIONAL = Denoiser(UNet1D(width=4, levels=1, blocks=1, dim=4, conditions=[(0.0, 1.0), (2.0, 3.0)]), HO, Eps())
 
 
-@case("Asked", "ask")
+@case("ClassifierFreeGuidance", "conditions")
 def asking(name, d):
     cond = d(mostly(tensor(2, 2), st.just(torch.tensor([[0.5, math.nan], [math.nan, math.nan]]))))
-    weight = d(number(1.0, 0.0, 2.0))
-    judge(lambda: [Asked(CONDITIONAL, cond, weight)])
-    values = {d(st.sampled_from(["b", "s", "w", "x"])): d(st.one_of(number(5.0, 0.5), tensor(2)))}
-    n = d(number(2, 1))
-    out = judge(lambda: ask(FAMILY, n, **values).nan_to_num())
+    weight = d(check_number(1.0, 0.0, 2.0))
+    judge(lambda: [ClassifierFreeGuidance(CONDITIONAL, cond, weight)])
+    values = {d(st.sampled_from(["b", "s", "w", "x"])): d(st.one_of(check_number(5.0, 0.5), tensor(2)))}
+    n = d(check_number(2, 1))
+    out = judge(lambda: conditions(FAMILY, n, **values).nan_to_num())
     assert out is None or out.shape == (n, 3)
 
 
 @case("Noisy", "NoisyOracle", "Cleaned")
 def noise_in_the_data(name, d):
-    sigma, n = d(number(0.1, 0.0, 2.0)), d(number(3, 1))
+    sigma, n = d(check_number(0.1, 0.0, 2.0)), d(check_number(3, 1))
     denoiser = d(denoisers)
     judge(lambda: Noisy(FAMILY, sigma).sample(n))
-    ratio = d(number(1.1, 2.0))
+    ratio = d(check_number(1.1, 2.0))
     for kind in (NoisyOracle, partial(Cleaned, ratio=ratio)):
         judge(lambda kind=kind: [kind(denoiser, sigma)])
 
@@ -516,17 +527,23 @@ def noise_in_the_data(name, d):
 @case("Mixture", "MixtureOracle")
 def several_families(name, d):
     odd = st.sampled_from([[], [FAMILY], [FAMILY, Ricker()], FAMILY, None, "x", [FAMILY, None], {FAMILY: SCALED}])
-    families, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(number(3, 1))
+    families, n = d(mostly(st.just([FAMILY, SCALED]), odd)), d(check_number(3, 1))
     made = judge(lambda: [Mixture(families)])
     if made:
         judge(lambda: made[0].sample(n))
-    cells = d(number(64))
+    cells = d(check_number(64))
     judge(lambda: [MixtureOracle(made[0] if made else families, HO, cells=cells, keep=8)])
 
 
 @case("denoise", "noise_time", "posterior_draws")
 def denoising(name, d):
-    schedule, y, sigma, n, steps = d(schedules), d(signals), d(number(0.1, 0.01, 5.0)), d(number(2, 1)), d(number(3, 1))
+    schedule, y, sigma, n, steps = (
+        d(schedules),
+        d(signals),
+        d(check_number(0.1, 0.01, 5.0)),
+        d(check_number(2, 1)),
+        d(check_number(3, 1)),
+    )
     denoiser, step, g = d(denoisers), d(st.sampled_from(STEPS)), d(generator)
     t = judge(lambda: noise_time(schedule, sigma))
     assert t is None or 1 <= t <= schedule.T
@@ -538,18 +555,18 @@ def denoising(name, d):
 
 @case("posterior_given", share=0.3)
 def exact_repairs(name, d):
-    y, n, sigma, g = d(tensor(2, 8)), d(number(3, 1)), d(number(0.1, 0.5)), d(generator)
+    y, n, sigma, g = d(tensor(2, 8)), d(check_number(3, 1)), d(check_number(0.1, 0.5)), d(generator)
     measured = judge(lambda: Measurement.samples(torch.arange(16) % 2 == 0, sigma))
     if measured is not None:
-        judge(lambda: posterior_given(FAMILY, measured, y, linear(1000), n, g, moves=d(number(2, 0))))
+        judge(lambda: posterior_given(FAMILY, measured, y, linear(1000), n, g, moves=d(check_number(2, 0))))
     mask = d(st.one_of(tensor(16), st.just(torch.arange(16) > 3)))
     judge(lambda: Measurement.samples(mask, sigma))
     judge(lambda: Measurement.low_pass(n, sigma, sigma))
 
 
-@case("longer", "pretrained", share=0.1)
+@case("shipped_recipe", "pretrained", share=0.1)
 def what_ships(name, d):
-    assert judge(longer).told > 0 and judge(lambda: [pretrained()])
+    assert judge(shipped_recipe).p_conditional > 0 and judge(lambda: [pretrained()])
 
 
 # --- the tests ----------------------------------------------------------------------------------------

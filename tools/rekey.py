@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 def keys() -> dict[str, str]:
     """The key of every declared run and seed, and of the recipe of the model that ships."""
-    from ddpm_lib.training import longer
+    from ddpm_lib.training import shipped_recipe
     from experiments.__main__ import NAMES
 
-    found = {"longer": longer().fingerprint()}
+    found = {"longer": shipped_recipe().fingerprint()}
     for name in NAMES:
         experiment = import_module(f"experiments.{name}").EXPERIMENT
         for seed in experiment.seeds:
@@ -53,11 +53,11 @@ def rewritten(name: str, table: str, old: dict[str, str], new: dict[str, str]) -
 
 def ship(old: str, new: str) -> None:
     """The card of the model that ships."""
-    from ddpm_lib.training import longer, store
+    from ddpm_lib.training import shipped_recipe, store
 
     path = store.SHIPPED / "benchmark.safetensors"
     card, _ = store.read(path)
-    denoiser = longer().build()
+    denoiser = shipped_recipe().build()
     store.save(store.load(denoiser, path), path, **{**card, "recipe": new})
     readme = store.SHIPPED / "README.md"
     readme.write_text(readme.read_text("utf-8").replace(old, new), "utf-8")

@@ -20,13 +20,13 @@ from ddpm_lib import (
     fit_family,
     load,
     loss_over_floor,
+    proportion,
     sample,
     save,
-    share,
     train_or_load,
 )
-from ddpm_lib.measures import laws
-from ddpm_lib.training import longer
+from ddpm_lib.measures import parameter_distances
+from ddpm_lib.training import shipped_recipe
 from ddpm_lib.training.store import SHIPPED, card
 
 BANDS = ((1, 10), (11, 50), (51, 100), (101, 200), (201, 400), (401, 1000))
@@ -56,7 +56,7 @@ def measure(denoiser) -> dict:
         seconds.append(time.perf_counter() - start)
     return {
         "loss_over_floor": round(loss_over_floor(denoiser, exact, *draws(8192, 1, 1000, seed=20_001)).value, 4),
-        "valid": round(share(fit_family(samples(denoiser, 2048, 30_001), family).valid).value, 4),
+        "valid": round(proportion(fit_family(samples(denoiser, 2048, 30_001), family).valid).value, 4),
         "evaluations": EVALUATIONS,
         "seconds_per_512": round(statistics.median(seconds), 2),
     }
@@ -73,8 +73,10 @@ def table(denoiser) -> list[tuple[str, str]]:
         rows.append((f"loss over floor, t = {low}…{high}", f"{part.value:.3f} ± {part.margin:.3f}"))
     for steps, step in ((EVALUATIONS, dpmpp_2m_sde), (20, ancestral), (100, ancestral)):
         fits = fit_family(samples(denoiser, 2048, 30_001, steps, step), family)
-        text = ", ".join(f"{name} {score.value / score.floor:.2f}" for name, score in laws(fits, family).items())
-        rows.append((f"valid of 2048, {steps} steps of {step.__name__}", str(share(fits.valid))))
+        text = ", ".join(
+            f"{name} {score.value / score.floor:.2f}" for name, score in parameter_distances(fits, family).items()
+        )
+        rows.append((f"valid of 2048, {steps} steps of {step.__name__}", str(proportion(fits.valid))))
         rows.append(("… laws: distance over its critical value", text))
         rows.append(("… residual, median and 90 %", f"{fits.residual.median():.4f}, {fits.residual.quantile(0.9):.4f}"))
     return rows
@@ -110,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", action="store_true", help="train the model anew and write it into the package")
     train = parser.parse_args().train
-    recipe = longer()
+    recipe = shipped_recipe()
     if train:
         start = time.perf_counter()
         trained = train_or_load(recipe, retrain=True)

@@ -41,7 +41,7 @@ from ..signals.files import Signals
 from ..signals.finite import Finite
 from ..signals.source import signal_shape
 from ..training.atomic import atomic_write
-from ..training.distributed import part_of
+from ..training.distributed import part_slice
 from . import runs
 from .output import export_weights, output_path, plot_signals, refuse_to_overwrite, scale_of
 
@@ -124,7 +124,7 @@ def sample(arguments: Sequence[str]) -> None:
     fingerprint (of the recipe) are what it takes to draw the same again.
     """
     options = _options(sample, arguments, [*SAMPLING, "--part", *OUTPUT], n=16)
-    part_of(options.n, options.part)  # raises before any work
+    part_slice(options.n, options.part)  # raises before any work
     name = "samples.npz" if options.part == "1/1" else f"samples-{options.part.replace('/', '-of-')}.npz"
     out = output_path(options.out, options.folder, name, options.overwrite)
     image = out.with_suffix(".png")
@@ -155,12 +155,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         raise ValueError(f"A loss with an interval needs at least 2 --draws, got {options.draws}.")
     run = runs.load_run(options.folder)
     family, exact = run.recipe.family, evaluation.oracle(run.recipe)
-    x0, t, eps = evaluation.fresh(run.recipe, options.draws)
+    x0, t, eps = evaluation.held_out(run.recipe, options.draws)
     loss = mean_loss(run.denoiser, x0, t, eps)
     ratio = None if isinstance(exact, str) else loss_over_floor(run.denoiser, exact, x0, t, eps)
     if ratio is not None and not math.isfinite(ratio.value):
-        ratio, exact = None, "The smallest possible loss is 0: these signals can be told apart through all noise."
-    scored = evaluation.scores(run.recipe, _draw(run, options), isinstance(exact, FamilyOracle))
+        ratio, exact = None, "The smallest possible loss is 0: these signals can be distinguished through all noise."
+    scored = evaluation.quality_of_samples(run.recipe, _draw(run, options), isinstance(exact, FamilyOracle))
     if options.json:
         over_floor = None if ratio is None else ratio._asdict()
         result: dict[str, Any] = {"model": run.name, "fingerprint": run.fingerprint, "loss": loss._asdict()}
@@ -248,7 +248,7 @@ def _draw(run: runs.Run, options: Namespace) -> Tensor:
     shape = (options.n, *signal_shape(run.recipe.family))
     generator = torch.Generator().manual_seed(options.seed)
     denoiser = run.denoiser.to(options.device)
-    rows = part_of(options.n, options.get("part", "1/1"))
+    rows = part_slice(options.n, options.get("part", "1/1"))
     *_, x = loop.sample(denoiser, shape, options.steps, options.sampler, generator, options.device, rows=rows)
     run.denoiser.cpu()
     if not torch.isfinite(x).all():

@@ -27,7 +27,7 @@ from .. import __version__
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.forward import q_sample
 from ..diffusion.losses import simple
-from ..measures.evaluation import fresh, oracle
+from ..measures.evaluation import held_out, oracle
 from ..measures.loss import loss_over_floor, predicted_noise
 from ..networks.skip import by_linear_error, linear_skip
 from ..signals import families  # noqa: F401  # so that jsonargparse knows their names
@@ -39,7 +39,7 @@ from ..signals.mixture import Mixture
 from ..signals.noisy import Noisy
 from ..training import store
 from ..training.atomic import atomic_write
-from ..training.recipe import Recipe, longer
+from ..training.recipe import Recipe, shipped_recipe
 from .output import print_scale, refuse_to_overwrite, scale_of
 
 __all__ = ["Run", "add_recipe_options", "build_recipe", "error_message", "load_run", "parse", "train"]
@@ -63,7 +63,7 @@ def add_recipe_options(parser: ArgumentParser) -> None:
     add(
         FAMILY,
         type=Family | Finite | Noisy | Augmented | Mixture | None,
-        help="what to draw signals from; BenchmarkMorlet where none is named",
+        help="what to draw signals from; BenchmarkMorlet by default",
     )
     add("--recipe.network", type=Callable, default=linear_skip, help="function (family, seed, **sizes) → network")
     add("--recipe.sizes", type=dict[str, Any], default={}, help="of the network, such as --recipe.sizes.width 16")
@@ -182,7 +182,7 @@ def _over_floor(recipe: Recipe) -> Any:
     exact = oracle(recipe)
     if isinstance(exact, str):
         return Callback()
-    x0, t, eps = fresh(recipe, 256)
+    x0, t, eps = held_out(recipe, 256)
     noise = predicted_noise(exact, q_sample(x0, t, eps, recipe.schedule), t)
 
     def show(trainer: Any, module: Any, *_: Any) -> None:
@@ -211,7 +211,7 @@ def load_run(folder: str | None) -> Run:
         ValueError: a file that is damaged, or a config that is not the one of the weights.
     """
     if folder is None:
-        name, recipe, file = "the model that ships", longer(), store.SHIPPED / "benchmark.safetensors"
+        name, recipe, file = "the model that ships", shipped_recipe(), store.SHIPPED / "benchmark.safetensors"
     else:
         name, file, config = folder, Path(folder, MODEL), Path(folder, CONFIG)
         if not config.is_file():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, check_tensor, count
+from ..checks import check_count, check_signals, check_tensor
 from ..shapes import Float, Real, Time
 from .denoiser import DenoiserLike
 from .forward import q_sample
@@ -155,7 +155,7 @@ def elbo(
     >>> f"{elbo(exact, one, eps=torch.stack([one, -one])).total.item():.6f}"  # -log N(1; 0, 1): no gap
     '1.418939'
     """
-    check_signals(x0), count(draws, "The number of draws", high=10**6)
+    check_signals(x0), check_count(draws, "The number of draws", high=10**6)
     if eps is not None:
         check_tensor(eps, "The table of noises", "draws", *x0.shape)
     last, parts = denoiser.schedule.T, []

@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of x_t: both views of one estimate, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·eps."""
+    """A denoiser's answer to x_t: both views of one estimate, x_t = √ᾱ_t·x0 + √(1-ᾱ_t)·eps."""
 
     x0: Float[Tensor, "B C L"]
     eps: Float[Tensor, "B C L"]
@@ -45,11 +45,11 @@ class Prediction(NamedTuple):
 
 
 class DenoiserLike(Protocol):
-    """What every sampler, loss and measure takes: a function that says what x_t was before the noise, and a schedule.
+    """What every sampler, loss and measure takes: a function that estimates x_0 from x_t, and a schedule.
 
     A denoiser looks at x_t, a signal that is noised to the time t of its ``schedule``, and returns its estimate of
     E[x_0 | x_t]: exact (`ddpm_lib.exact`), learned (`Denoiser`), or made of another denoiser that it wraps (guidance, a
-    measurement, ...). What is asked for besides, ``cond``, is (B, P), NaN where nothing is asked; one that knows no
+    measurement, ...). Conditions, ``cond``, are (B, P), NaN where there is no condition; one that knows no
     conditions ignores it. Denoisers are modules, so that they move between devices with their tables and weights.
     """
 
@@ -127,7 +127,7 @@ class Denoiser(nn.Module):
 
     Args:
         network: (x (B, C, L), log_snr (B,), cond (B, P) or None) → (B, C, L).
-        schedule: the noise schedule; the network is told log-SNR, so it can be sampled on another grid.
+        schedule: the noise schedule; the network is given log-SNR, so it can be sampled on another grid.
         parametrisation: `Eps()`, `X0()`, `V()`, `U()` or your own.
 
     >>> import torch

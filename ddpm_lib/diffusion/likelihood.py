@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, number
+from ..checks import check_count, check_number, check_signals
 from ..shapes import Float
 from .denoiser import DenoiserLike
 from .variances import posterior_variance
@@ -46,7 +46,7 @@ def log_likelihood(
 
     The path takes steps of the classical Runge-Kutta method. The divergence along it, one a step, is summed by the
     trapezoidal rule with corrected ends: both have errors of fourth order, and the rule is better than that where
-    the divergence fades out at both ends. From 0 to `first`, where there is no noise to ask the denoiser about, it is
+    the divergence fades out at both ends. From 0 to `first`, where there is no noise for the denoiser to remove, it is
     continued along a line. In the second grid, whose distance is the `error`, that stretch is twice as long and the
     steps are too.
 
@@ -57,7 +57,7 @@ def log_likelihood(
         denoiser: a `Denoiser` or an oracle.
         x0: the signals.
         steps: even, 12 at least.
-        first: the smallest time at which the denoiser is asked, above 0 and well below T. Its noise should be small
+        first: the smallest time at which the denoiser is evaluated, above 0 and well below T. Its noise should be small
             against that in the data.
         variance: (xt, t) → Var[x_0|x_t] where something else than `posterior_variance` is to be trusted.
 
@@ -68,9 +68,9 @@ def log_likelihood(
     """
     schedule = denoiser.schedule
     check_signals(x0)
-    if count(steps, "steps", 12, 10**5) % 2:
+    if check_count(steps, "steps", 12, 10**5) % 2:
         raise ValueError(f"steps must be even, got {steps}: there is a second grid of half as many.")
-    ends = torch.tensor([number(first, "first", 1e-9, schedule.T), schedule.T], dtype=torch.float64)
+    ends = torch.tensor([check_number(first, "first", 1e-9, schedule.T), schedule.T], dtype=torch.float64)
     low, high = (-schedule.log_snr(ends) / 2).tolist()  # η at `first` and at T
     if high - low < 1:
         raise ValueError(f"The flow must go from little noise to much: first = {first} lies too near to T.")
@@ -125,7 +125,7 @@ def _flow(
         x = x + step / 6 * (k1 + 2 * k2 + 2 * k3 + speed(x + step * k3, later))
         grown.append(growth(x, later))
     if not torch.isfinite(x).all():
-        raise FloatingPointError("The flow left all bounds: what this denoiser says is no estimate of a signal.")
+        raise FloatingPointError("The flow left all bounds: its estimates are not those of a signal.")
     bend = (grown[1] / (1 + apart) - grown[0]) / apart
     start = 0.5 * (grown[0] - 0.5 * bend) + size / 2 * ((1 - ab) + ab.log())
     weights = torch.ones(len(grown), dtype=torch.float64)

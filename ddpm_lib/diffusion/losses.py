@@ -87,7 +87,7 @@ def loss(
         cond: the condition of each signal, NaN where there is none.
 
     Returns:
-        The mean over channels and samples. With `simple` a denoiser that always says ε̂ = 0 has 1.
+        The mean over channels and samples. With `simple` a denoiser with ε̂ = 0 has 1.
     """
     schedule, t = denoiser.schedule, times(t, x0)
     error = (eps - denoiser(q_sample(x0, t, eps, schedule), t, cond).eps).square().mean((1, 2))

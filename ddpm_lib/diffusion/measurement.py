@@ -1,4 +1,4 @@
-"""What an instrument says of a signal, y = A·x_0 + σ·n (chapter `repairs`)."""
+"""Linear measurements of a signal with noise, y = A·x_0 + σ·n (chapter `repairs`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..checks import check_tensor, number
+from ..checks import check_number, check_tensor
 from ..shapes import Bool, Float
 
 __all__ = ["Measurement"]
@@ -16,7 +16,7 @@ __all__ = ["Measurement"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """y = A·x_0 + σ·n: what an instrument says of a signal.
+    """A linear measurement of a signal with noise, y = A·x_0 + σ·n.
 
     Args:
         matrix: A, no row zero everywhere.
@@ -35,7 +35,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         check_tensor(self.matrix, "The matrix of a measurement", "M", "L")
-        number(self.sigma, "The noise of a measurement", 0.01)
+        check_number(self.sigma, "The noise of a measurement", 0.01)
         if not (self.matrix != 0).any(1).all():
             raise ValueError("A measurement needs a matrix without a row of zeros: such a row measures nothing.")
 

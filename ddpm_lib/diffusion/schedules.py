@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import count, number
+from ..checks import check_count, check_number
 from ..shapes import Float, Real, Shaped, Time
 
 __all__ = ["LEFTOVER", "Schedule", "cosine", "linear", "log_linear", "noise_time", "quadratic", "sigmoid", "straight"]
@@ -140,7 +140,7 @@ class Schedule:
         return self.log_snr(t).exp()
 
     def log_snr(self, t: Real[Tensor, "*t"] | float, dtype: torch.dtype = torch.float64) -> Float[Tensor, "*t"]:
-        """log(ᾱ_t/(1-ᾱ_t)), natural logarithm: what networks are told of the noise level."""
+        """log(ᾱ_t/(1-ᾱ_t)), natural logarithm: what networks are given as the noise level."""
         log_ab = self.log_alpha_bar(t, dtype)
         return log_ab - torch.log(-torch.expm1(log_ab))
 
@@ -163,7 +163,7 @@ class Schedule:
         >>> f"{ho.shifted(2.5).log_snr(500) - ho.log_snr(500):.3f}"
         '2.500'
         """
-        log_snr = self.log_snr(torch.arange(1, self.T + 1)) + number(by, "by", -1e3, 1e3)
+        log_snr = self.log_snr(torch.arange(1, self.T + 1)) + check_number(by, "by", -1e3, 1e3)
         start = torch.zeros(1, dtype=torch.float64)
         return Schedule(torch.cat([start, torch.nn.functional.logsigmoid(log_snr)]))
 
@@ -177,7 +177,7 @@ def _brief(x: Tensor) -> str:
 
 def _steps(T: int) -> Tensor:
     """τ = 0, 1/T, …, 1: a schedule is a curve over τ, and T says how often we look at it."""
-    return torch.arange(count(T, "The number of steps T", high=10**6) + 1, dtype=torch.float64) / T
+    return torch.arange(check_count(T, "The number of steps T", high=10**6) + 1, dtype=torch.float64) / T
 
 
 def _resampled(betas: Tensor, T: int) -> Schedule:
@@ -206,7 +206,7 @@ def cosine(T: int = 1000, offset: float = 0.008) -> Schedule:
     """ᾱ(τ) ∝ cos²(π/2·(τ + 0.008)/1.008), β ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
 
     def curve(tau: Tensor) -> Tensor:
-        f = torch.cos((tau + number(offset, "offset", 0.0)) / (1 + offset) * math.pi / 2) ** 2
+        f = torch.cos((tau + check_number(offset, "offset", 0.0)) / (1 + offset) * math.pi / 2) ** 2
         return f / f[0]
 
     return _clipped(curve, T)
@@ -214,7 +214,7 @@ def cosine(T: int = 1000, offset: float = 0.008) -> Schedule:
 
 def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0) -> Schedule:
     """ᾱ(τ) falls along a logistic curve from `start` to `end`, β ≤ 0.999 (Jabri et al. 2022, algorithm 2)."""
-    low, high = number(start, "start"), number(end, "end")
+    low, high = check_number(start, "start"), check_number(end, "end")
 
     def curve(tau: Tensor) -> Tensor:
         f = torch.sigmoid(-(low + (high - low) * tau))
@@ -226,7 +226,7 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0) -> Schedule:
 def log_linear(T: int = 1000, first: float = 9.21, last: float = -10.12) -> Schedule:
     """log-SNR linear in t, from `first` at t = 1 to `last` at t = T (Ho's own end points by default)."""
     _steps(T)
-    high, low = number(first, "first"), number(last, "last")
+    high, low = check_number(first, "first"), check_number(last, "last")
     log_snr = torch.linspace(high if T > 1 else low, low, T, dtype=torch.float64)
     log_ab = torch.nn.functional.logsigmoid(log_snr)
     return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), log_ab]))
@@ -257,10 +257,10 @@ def noise_time(schedule: Schedule, sigma: float) -> float:
     >>> round(noise_time(linear(1000), 0.3), 1)
     88.6
     """
-    sigma = number(sigma, "sigma", 0.0, above=True)
+    sigma = check_number(sigma, "sigma", 0.0, above=True)
     log_snr = torch.tensor(-2 * math.log(sigma), dtype=torch.float64)
     last, first = schedule.log_snr(torch.tensor([schedule.T, 1]))
-    if not last - 1e-3 <= log_snr <= first + 1e-3:  # what is printed of the ends may be asked for
+    if not last - 1e-3 <= log_snr <= first + 1e-3:  # what is printed of the ends may be given
         low, high = (math.exp(-float(end) / 2) for end in (first, last))
         raise ValueError(f"This schedule knows noise from {low:.3g} to {high:.3g}, got sigma = {sigma:.6g}.")
     return max(1.0, float(schedule.at_log_snr(log_snr)))

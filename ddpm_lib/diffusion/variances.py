@@ -110,9 +110,9 @@ def _as_noisy(own: Schedule, other: Schedule, t: Time) -> Time:
 
 
 class LearnedVariance(nn.Module):
-    """σ² of every sample, between β̃ and β as far as a network says so: eq. (15), for any step from t to s > 0.
+    """σ² of every sample, between β̃ and β, interpolated by a network: eq. (15), for any step from t to s > 0.
 
-    The network is told x_t, what the denoiser makes of it, and the noise level. v is not kept within 0…1, as in the
+    The network is given x_t, the denoiser's estimate, and the noise level. v is not kept within 0…1, as in the
     paper. Give it to `elbo`, `L_t` or `ancestral` as their variance. It begins at s = 1: σ_1 is the decoder's.
 
     Args:
@@ -132,7 +132,7 @@ class LearnedVariance(nn.Module):
         self._mean = [denoiser]  # in a list, so that its weights are not this module's
 
     def v(self, xt: Float[Tensor, "B C L"], t: Time) -> Float[Tensor, "B C L"]:
-        """What the network says, 0 for β̃ and 1 for β."""
+        """The network's output, 0 for β̃ and 1 for β."""
         with torch.no_grad():
             x0 = self._mean[0](xt, t).x0
         out: Tensor = self.network(torch.cat([xt, x0], 1), self.schedule.log_snr(times(t, xt), xt.dtype), None)
@@ -245,7 +245,7 @@ def posterior_covariance(denoiser: DenoiserLike, xt: Float[Tensor, "B C L"], t: 
 def posterior_variance(
     denoiser: DenoiserLike, xt: Float[Tensor, "B C L"], t: Time, chunk: int = 16
 ) -> Float[Tensor, "B C L"]:
-    """Var[x_0 | x_t] of every sample: what a denoiser's own derivative says of its error.
+    """Var[x_0 | x_t] of every sample: the error of a denoiser, from its own derivative.
 
     The diagonal of `posterior_covariance`, exact: a network is differentiated C·L times.
 

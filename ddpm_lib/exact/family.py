@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import count, number
+from ..checks import check_count, check_number
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 from ..shapes import Float, Int, Time
@@ -50,7 +50,7 @@ class FamilyOracle(nn.Module):
     so small that the posterior is narrower than a cell, the `keep` likeliest cells are cut in eight, and again,
     until a cell moves the signal by less than `resolution` standard deviations of the noise. A parameter that
     multiplies the whole signal (``family.scale``) is integrated in closed form: given the others, its posterior is a
-    normal law cut to its interval.
+    normal distribution cut to its interval.
 
     Args:
         family: up to three parameters besides ``family.scale``, uniform on its box.
@@ -78,8 +78,8 @@ class FamilyOracle(nn.Module):
 
     def __init__(self, family: Family, schedule: Schedule, cells: int = 16384, keep: int = 64, resolution: float = 1.2):
         super().__init__()
-        count(keep, "The number of cells to keep", 2, 10**6)
-        number(resolution, "resolution", 1e-3, 1e3)
+        check_count(keep, "The number of cells to keep", 2, 10**6)
+        check_number(resolution, "resolution", 1e-3, 1e3)
         self.scaled = family.scale is not None and len(family.names) > 1
         shapes = _UnitScale(family) if self.scaled else family
         n_params = len(shapes.names)
@@ -93,7 +93,10 @@ class FamilyOracle(nn.Module):
         self.register_buffer("size", size)
         self.register_buffer("grid", grid)
         self.register_buffer("atoms", shapes.render(grid).flatten(1))
-        self.largest, self.per_unit = 1.0, 0.0  # the latter: log of a scale's uniform density, with the √2π of its law
+        self.largest, self.per_unit = (
+            1.0,
+            0.0,
+        )  # the latter: log of a scale's uniform density, with the √2π of its distribution
         if self.scaled:
             column = family.names.index(str(family.scale))
             self.limits = low, high = float(family.low[column]), float(family.high[column])
@@ -199,7 +202,7 @@ class FamilyOracle(nn.Module):
     def posterior(
         self, xt: Float[Tensor, "B 1 L"], t: Time, n: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "B n P"]:
-        """n draws of the parameters given each x_t: middles of cells, a scale from its own law."""
+        """n draws of the parameters given each x_t: middles of cells, a scale from its own distribution."""
         out = torch.empty(len(xt), n, len(self.family.names))
         for rows, nodes in self._by_time(xt, t, tails=3):
             k = torch.multinomial(nodes.weight, n, replacement=True, generator=generator)

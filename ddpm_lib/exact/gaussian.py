@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_signals, check_tensor, count
+from ..checks import check_count, check_signals, check_tensor
 from ..diffusion.denoiser import Prediction
 from ..diffusion.schedules import Schedule
 from ..shapes import Float, Real, Time
@@ -57,7 +57,7 @@ class Wiener(nn.Module):
         super().__init__()
         basis, power = cov if isinstance(cov, LowRank) else _directions(mean, cov)
         keep = power > 1e-8 * power.max()
-        keep[: -count(rank, "rank")] = False  # the greatest come last
+        keep[: -check_count(rank, "rank")] = False  # the greatest come last
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis[:, keep].to(mean.dtype).contiguous())
         self.register_buffer("power", power[keep].to(mean.dtype))

@@ -1,4 +1,4 @@
-"""The exact law of the parameters given what an instrument says of a signal (chapter `repairs`)."""
+"""The exact distribution of the parameters given a measurement (chapter `repairs`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Seen(Family):
     def __init__(self, family: Family, matrix: Float[Tensor, "M L"]):
         limits = zip(family.names, family.low.tolist(), family.high.tolist(), strict=True)
         self.whole, self.matrix, self.scale = family, matrix, family.scale
-        # single samples need no others: the formula is asked at their positions only
+        # single samples need no others: the formula is evaluated at their positions only
         self.single = bool(((matrix == 1).sum(1) == 1).all() and ((matrix != 0).sum(1) == 1).all())
         self.positions = family.x[matrix.argmax(1)] if self.single else family.x
         super().__init__({name: (low, high) for name, low, high in limits}, len(matrix), (0.0, 1.0))
@@ -43,9 +43,9 @@ def posterior_given(
     """n exact draws of the parameters given y. ``family.render`` turns them into signals.
 
     A measurement with noise is a noised signal: y is x_t/√ᾱ_t of the family that the instrument sees, at the time at
-    which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is. Its draws are middles of cells, and of a law that
-    is wide and needs fine cells it keeps too few. So each draw then makes some moves of Metropolis et al. 1953, which
-    leave the exact law as it is: half of them to anywhere in the box, half of them near by.
+    which √(1-ᾱ)/√ᾱ = σ. So `FamilyOracle` answers, whatever A is. Its draws are middles of cells, and of a distribution
+    that is wide and needs fine cells it keeps too few. So each draw then makes some moves of Metropolis et al. 1953,
+    which leave the exact distribution as it is: half of them to anywhere in the box, half of them near by.
 
     Args:
         moves: how many; 0 for the draws of the quadrature.
@@ -79,7 +79,7 @@ def _moved(
     moves: int,
     generator: torch.Generator | None,
 ) -> Float[Tensor, "B n P"]:
-    """Metropolis' moves of draws, which leave the law of the parameters given y as it is."""
+    """Metropolis' moves of draws, which leave the distribution of the parameters given y as it is."""
     size, low, high = seen.high - seen.low, seen.low, seen.high
 
     def misfit(theta: Float[Tensor, "B n P"]) -> Float[Tensor, "B n"]:

@@ -1,4 +1,4 @@
-"""The exact denoiser of several families at once, which is not told the family (chapter `other_functions`)."""
+"""The exact denoiser of several families at once, which is not given the family (chapter `other_functions`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MixtureOracle(nn.Module):
     """The exact denoiser of a `Mixture`: the families' own posterior means, each as likely as it explains x_t.
 
     E[x_0|x_t] = Σ_k p(k|x_t)·E[x_0|x_t, k] with p(k|x_t) ∝ p(x_t|k), the evidence of family k: the integral of the
-    likelihood over its box, which `FamilyOracle` computes anyhow.
+    likelihood over its box, which `FamilyOracle` computes anyway.
 
     Args:
         mixture: of families that each have an exact denoiser.

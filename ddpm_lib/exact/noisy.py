@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..checks import number
+from ..checks import check_number
 from ..diffusion.denoiser import DenoiserLike, Prediction
 from ..diffusion.schedules import times
 from ..diffusion.variances import posterior_covariance
@@ -37,7 +37,7 @@ class NoisyOracle(nn.Module):
     def __init__(self, oracle: DenoiserLike, sigma: float):
         super().__init__()
         self.oracle, self.schedule = oracle, oracle.schedule
-        self.sigma = number(sigma, "The noise of data", 0.0, 1e6)
+        self.sigma = check_number(sigma, "The noise of data", 0.0, 1e6)
 
     def _alone(
         self, xt: Float[Tensor, "B C L"], t: Real[Tensor, "B"]
@@ -84,10 +84,11 @@ class NoisyOracle(nn.Module):
 class Cleaned(nn.Module):
     """What a denoiser of `Noisy` signals knows of the clean ones: E[x_0 | x_t], where x_t is noisier than the data.
 
-    The inverse of `NoisyOracle`. Both noises are Gaussian, so the law of x_t, and its score, do not tell which of them
-    is the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise √(τ²-σ²), Tweedie's
-    formula taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a denoiser of these data
-    has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one leads to the mean.
+    The inverse of `NoisyOracle`. Both noises are Gaussian, so the distribution of x_t and its score do not depend on
+    which of them is the data's. In x = x_t/√ᾱ_t, with τ² = (1-ᾱ_t)/ᾱ_t and the denoiser's answer ŷ at the noise
+    √(τ²-σ²), Tweedie's formula taken twice gives x̂_0 = x + τ²/(τ²-σ²)·(ŷ - x) (Daras et al. 2024). Below τ = σ a
+    denoiser of these data has seen nothing, and an error says so: end the steps of a sampler at `end`, from where one
+    leads to the mean.
 
     An error of the network's ε̂ comes out τ²/√(τ²-σ²) times as large in x̂_0, least at τ = √2·σ.
 
@@ -103,8 +104,8 @@ class Cleaned(nn.Module):
     def __init__(self, denoiser: DenoiserLike, sigma: float, ratio: float = math.sqrt(2)):
         super().__init__()
         self.denoiser, self.schedule = denoiser, denoiser.schedule
-        self.sigma = number(sigma, "The noise of data", 0.0, 1e6)
-        number(ratio, "ratio", 1.0, 1e6, above=True)
+        self.sigma = check_number(sigma, "The noise of data", 0.0, 1e6)
+        check_number(ratio, "ratio", 1.0, 1e6, above=True)
         self.end = max(1.0, float(self.schedule.at_log_snr(-2 * math.log(ratio * sigma)))) if sigma else 1.0
 
     def forward(self, xt: Float[Tensor, "B C L"], t: Time, cond: Float[Tensor, "B P"] | None = None) -> Prediction:

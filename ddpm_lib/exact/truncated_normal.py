@@ -1,4 +1,4 @@
-"""A normal law that is cut to an interval: what a posterior makes of an amplitude (chapter `best_denoiser`)."""
+"""A normal distribution cut to an interval: the posterior of an amplitude (chapter `best_denoiser`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["TruncatedNormal"]
 
 
 class TruncatedNormal(NamedTuple):
-    """A normal law N(mean, spread²) cut to the interval between low and high standard units."""
+    """A normal distribution N(mean, spread²) cut to the interval between low and high standard units."""
 
     mean: Float[Tensor, "B K"]
     spread: Float[Tensor, "B K"]

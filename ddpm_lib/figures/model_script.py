@@ -44,7 +44,7 @@ def _network(denoiser: Denoiser) -> tuple[LinearSkip, UNet1D]:
 
 
 def manifest(denoiser: Denoiser, family: Family) -> dict[str, Any]:
-    """What the JavaScript is told of a model besides its weights: names and shapes, schedule, family.
+    """What the JavaScript needs of a model besides its weights: names and shapes, schedule, family.
 
     Raises:
         ValueError: a denoiser that the page cannot compute, or another family than the benchmark's, whose formula is

@@ -1,7 +1,7 @@
 """The figures that more than one chapter draws, in the book's one visual language.
 
 A colour has one meaning everywhere: the signal, the noise (and what is noisy), the model, the exact answer, the best
-linear denoiser. The five are told apart by readers who are colour-blind, and by their line styles in print.
+linear denoiser. The five can be distinguished by readers who are colour-blind, and by their line styles in print.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOISE = "#9A9A9A"
 
 
 MODEL = "#D55E00"
-"""What a network says."""
+"""Outputs of a network."""
 
 
 EXACT = "#111111"

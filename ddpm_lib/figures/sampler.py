@@ -19,9 +19,9 @@ from torch import Tensor
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.measurement import Measurement
 from ..measures.fit import fit_family
-from ..sampling.conditioning import Asked
+from ..sampling.conditioning import ClassifierFreeGuidance
 from ..sampling.grids import TILT, even_log_snr
-from ..sampling.inverse import Guided, LinearCovariance
+from ..sampling.inverse import LinearCovariance, PseudoinverseGuidance
 from ..sampling.loop import sample
 from ..sampling.steps import ALL as STEPPERS
 from ..signals.family import Family
@@ -43,7 +43,7 @@ class Sampler(anywidget.AnyWidget):
     """Press, and noise becomes a wavelet: sampler, steps, seed; the fit and its residual; holes to fill.
 
     Args:
-        denoiser: a `LinearSkip` around a `UNet1D` with `Eps()`. Where it has conditions, they can be asked for.
+        denoiser: a `LinearSkip` around a `UNet1D` with `Eps()`. Where it has conditions, they can be set.
         family: the benchmark family, which every sample is fitted by.
         title: a few words above the curves.
         seed: the one that is shown first. One seed draws other noise in the page than torch does in a kernel.
@@ -53,7 +53,7 @@ class Sampler(anywidget.AnyWidget):
 
     >>> from ddpm_lib import BenchmarkMorlet, Recipe
     >>> Sampler(Recipe().build(), BenchmarkMorlet(), title="Try it")
-    Sampler('Try it': BenchmarkMorlet, nothing can be asked for)
+    Sampler('Try it': BenchmarkMorlet, no conditions)
     """
 
     _esm = "\n".join((HERE / part).read_text("utf-8") for part in ("stage.js", "noise.js", "sampler.js"))
@@ -61,9 +61,9 @@ class Sampler(anywidget.AnyWidget):
     meta = traitlets.Dict().tag(sync=True)
 
     def __init__(self, denoiser: Denoiser, family: Family, *, title: str = "Play with the sampler", seed: int = 1):
-        told = manifest(denoiser, family)
-        conditional = any(name.startswith("network.conditions") for name, _ in told["tensors"])
-        limits = {side: [round(v, 6) for v in told["family"][side]] for side in ("low", "high")}
+        facts = manifest(denoiser, family)
+        conditional = any(name.startswith("network.conditions") for name, _ in facts["tensors"])
+        limits = {side: [round(v, 6) for v in facts["family"][side]] for side in ("low", "high")}
         self.denoiser, self.family = denoiser, family
         super().__init__(
             meta={
@@ -86,8 +86,8 @@ class Sampler(anywidget.AnyWidget):
             self.send({"run": request.get("run"), "error": str(error)})
 
     def __repr__(self) -> str:
-        asked = ", ".join(self.meta["conditions"]) or "nothing"
-        return f"Sampler({self.meta['title']!r}: {type(self.family).__name__}, {asked} can be asked for)"
+        conditions = ", ".join(self.meta["conditions"]) or "no"
+        return f"Sampler({self.meta['title']!r}: {type(self.family).__name__}, {conditions} conditions)"
 
 
 def replies(denoiser: Denoiser, family: Family, request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Tensor]]:
@@ -98,18 +98,20 @@ def replies(denoiser: Denoiser, family: Family, request: Mapping[str, Any]) -> I
             empty), and for a signal with holes signal (L numbers) and known (L truth values).
     """
     run, device = request["run"], next(denoiser.network.parameters()).device
-    ask: Any = denoiser
+    source: Any = denoiser
     if request["cond"]:
-        ask = Asked(denoiser, torch.tensor([[math.nan if value is None else value for value in request["cond"]]]))
+        source = ClassifierFreeGuidance(
+            denoiser, torch.tensor([[math.nan if value is None else value for value in request["cond"]]])
+        )
     if request.get("signal") is not None:
         known, y = torch.tensor(request["known"], dtype=torch.bool), torch.tensor(request["signal"])
         if known.any():
             measured = Measurement.samples(known, SIGMA)
-            ask = Guided(LinearCovariance(ask), measured, y[known][None].to(device))
+            source = PseudoinverseGuidance(LinearCovariance(source), measured, y[known][None].to(device))
     times = even_log_snr(denoiser.schedule, request["steps"], TILT)
     generator = torch.Generator().manual_seed(request["seed"])
     shape = (1, 1, family.length)
-    for k, x in enumerate(sample(ask, shape, times, STEPS[request["sampler"]], generator, device)):
+    for k, x in enumerate(sample(source, shape, times, STEPS[request["sampler"]], generator, device)):
         yield {"run": run, "k": k, "t": times[k], "curve": "x"}, x.cpu()
     fit = fit_family(x.cpu(), family)
     content = {"params": fit.params[0].tolist(), "residual": fit.residual.item(), "valid": bool(fit.valid)}

@@ -3,28 +3,28 @@
 Chapters `training` and `is_it_any_good`.
 """
 
-from .estimates import Estimate, share
-from .evaluation import fresh, oracle, scores
+from .estimates import Estimate, proportion
+from .evaluation import held_out, oracle, quality_of_samples
 from .fit import FittedSignals, fit_family
 from .loss import loss_over_floor, mean_loss, predicted_noise
-from .quality import Score, Scoreboard, energy_distance, ks_uniform, laws, memorised, scoreboard
+from .quality import Quality, QualityTable, energy_distance, ks_uniform, memorised, parameter_distances, sample_quality
 
 __all__ = [
     "Estimate",
     "FittedSignals",
-    "Score",
-    "Scoreboard",
+    "Quality",
+    "QualityTable",
     "energy_distance",
     "fit_family",
-    "fresh",
+    "held_out",
     "ks_uniform",
-    "laws",
     "loss_over_floor",
     "mean_loss",
     "memorised",
     "oracle",
+    "parameter_distances",
     "predicted_noise",
-    "scoreboard",
-    "scores",
-    "share",
+    "proportion",
+    "quality_of_samples",
+    "sample_quality",
 ]

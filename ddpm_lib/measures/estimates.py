@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..shapes import Bool, Float
 
-__all__ = ["Estimate", "share"]
+__all__ = ["Estimate", "proportion"]
 
 
 class Estimate(NamedTuple):
@@ -29,7 +29,7 @@ def _mean(x: Float[Tensor, "n"]) -> Estimate:
     return Estimate(x.mean().item(), 1.96 * spread / math.sqrt(len(x)))
 
 
-def share(hits: Bool[Tensor, "n"]) -> Estimate:
+def proportion(hits: Bool[Tensor, "n"]) -> Estimate:
     """Share of True, with the Agresti-Coull interval, which does not vanish at 0 and 1."""
     if not isinstance(hits, Tensor) or hits.dtype != torch.bool or hits.ndim != 1 or not len(hits):
         raise TypeError("A share is that of True in a tensor of booleans of shape (n,), n >= 1.")

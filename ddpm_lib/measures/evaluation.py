@@ -12,9 +12,9 @@ from ..signals.batches import stream
 from ..signals.family import Family
 from ..signals.finite import Finite
 from ..training.recipe import Recipe
-from .quality import Score, Scoreboard, energy_distance, memorised, scoreboard
+from .quality import Quality, QualityTable, energy_distance, memorised, sample_quality
 
-__all__ = ["fresh", "oracle", "scores"]
+__all__ = ["held_out", "oracle", "quality_of_samples"]
 
 
 TEST = 10**9  # a step of the random stream that no training run reaches
@@ -28,7 +28,7 @@ def oracle(recipe: Recipe) -> DenoiserLike | str:
         return str(error)
 
 
-def fresh(recipe: Recipe, n: int) -> tuple[Float[Tensor, "n C L"], Int[Tensor, "n"], Float[Tensor, "n C L"]]:
+def held_out(recipe: Recipe, n: int) -> tuple[Float[Tensor, "n C L"], Int[Tensor, "n"], Float[Tensor, "n C L"]]:
     """x_0, t and ε that no training has seen."""
     generator = stream(recipe.seed, TEST)
     x0, _ = recipe.family.sample(n, generator)
@@ -36,18 +36,18 @@ def fresh(recipe: Recipe, n: int) -> tuple[Float[Tensor, "n C L"], Int[Tensor, "
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
-def scores(recipe: Recipe, x: Float[Tensor, "n C L"], known: bool) -> Scoreboard:
+def quality_of_samples(recipe: Recipe, x: Float[Tensor, "n C L"], known: bool) -> QualityTable:
     """Scores of samples x, at the scale of training.
 
-    Where the family is ``known``, and has at most three parameters, it is the `scoreboard`; else the distance to as
+    Where the family is ``known``, and has at most three parameters, it is the `sample_quality`; else the distance to as
     many real signals, and for a finite set the share of copies.
     """
     family, generator = recipe.family, stream(recipe.seed, TEST, 1)
     if known and isinstance(family, Family) and len(family.names) <= 3:
-        return scoreboard(x, family, generator=generator)
+        return sample_quality(x, family, generator=generator)
     real, _ = family.sample(len(x), generator)
     distance, floor = energy_distance(x, real, generator=generator)
-    rows = {"distance": Score(*distance, floor)}
+    rows = {"distance": Quality(*distance, floor)}
     if isinstance(family, Finite):
-        rows["memorised"] = Score(*memorised(x, family.signals), memorised(real, family.signals).value)
-    return Scoreboard(rows)
+        rows["memorised"] = Quality(*memorised(x, family.signals), memorised(real, family.signals).value)
+    return QualityTable(rows)

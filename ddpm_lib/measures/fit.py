@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_tensor, precise
+from ..checks import at_least_float32, check_tensor
 from ..shapes import Bool, Float
 from ..signals.family import Family
 
@@ -53,7 +53,7 @@ def fit_family(
     (True, True)
     """
     check_tensor(x, "x", "n", 1, family.length)
-    x = precise(x)
+    x = at_least_float32(x)
     n_params = len(family.names)
     grid, _ = family.grid(cells)
     # a little beyond the box: a signal just outside it would else start in the trough of a neighbouring period

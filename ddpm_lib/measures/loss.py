@@ -47,7 +47,7 @@ def loss_over_floor(
 
     Args:
         denoiser: what is measured, a `Denoiser` or any other.
-        oracle: the exact denoiser of the law that x0 was drawn from; or its ε* on these very signals, where
+        oracle: the exact denoiser of the distribution that x0 was drawn from; or its ε* on these very signals, where
             many denoisers are held against one answer.
         x0, eps: fresh.
         t: 1…T.

@@ -1,4 +1,4 @@
-"""The U-Net, what it is told besides the signal, and the linear skip around it.
+"""The U-Net, what it is given besides the signal, and the linear skip around it.
 
 Chapters `unet` and `conditioning`.
 """

@@ -1,4 +1,4 @@
-"""What a network is told besides the signal: the noise level, and conditions (chapters `unet` and `conditioning`)."""
+"""What a network is given besides the signal: the noise level, and conditions (chapters `unet` and `conditioning`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import limits
+from ..checks import check_interval
 from ..shapes import Float
 
 __all__ = ["Conditions", "NoiseLevel"]
@@ -35,11 +35,11 @@ class NoiseLevel(nn.Module):
 
 
 class Conditions(nn.Module):
-    """What is asked for, NaN where nothing is → embedding.
+    """Conditions, NaN where there is none → embedding.
 
     A value becomes sines and cosines of its place in its range, the faster the weaker, so that near values mean nearly
     the same from the start; a value that is not given becomes a learned vector, the null embedding of Ho & Salimans
-    2022, one for each parameter, so that any subset may be asked for.
+    2022, one for each parameter, so that any subset may be given.
 
     Args:
         ranges: (low, high) of each parameter.
@@ -53,7 +53,7 @@ class Conditions(nn.Module):
     def __init__(self, ranges: Sequence[tuple[float, float]], dim: int, waves: int = 7):
         super().__init__()
         for interval in ranges:
-            limits("The range of a condition", interval)
+            check_interval("The range of a condition", interval)
         low, high = torch.tensor(ranges, dtype=torch.float32).T
         self.register_buffer("low", low.contiguous())
         self.register_buffer("high", high.contiguous())

@@ -66,7 +66,7 @@ def linear_skip(family: Source, seed: int = 0, n: int = 50_000, conditional: boo
         family: draws the signals.
         seed: of these draws.
         n: signals; fewer, 4096 at least, where those of more than `FULL` numbers would not fit into memory.
-        conditional: whether the network can be asked for values of the family's parameters.
+        conditional: whether the network can be given values of the family's parameters.
         sizes: width, levels, … of the `UNet1D`.
     """
     channels, length = signal_shape(family)

@@ -1,4 +1,4 @@
-"""A one-dimensional U-Net that is told the noise level (chapter `unet`)."""
+"""A one-dimensional U-Net conditioned on the noise level (chapter `unet`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import count
+from ..checks import check_count
 from ..shapes import Float
 from .embeddings import Conditions, NoiseLevel
 
@@ -17,7 +17,7 @@ __all__ = ["Block", "UNet1D"]
 
 
 class Block(nn.Module):
-    """Residual block: look at the neighbours, be told the noise level, add.
+    """Residual block: look at the neighbours, take in the noise level, add.
 
     The embedding scales and shifts every channel (FiLM, Perez et al. 2018). The last convolution starts at
     zero, so a new block is the identity and a deep stack starts as a shallow one.
@@ -54,9 +54,9 @@ class UNet1D(nn.Module):
         patch: samples a patch.
         kernel: positions a convolution sees; odd.
         dim: size of the embedding of the noise level.
-        position: whether the network is told where along the signal it is; False for data without a fixed place.
+        position: whether the network is given its position along the signal; False for data without a fixed place.
         bridges: whether the way up gets back what was known on the way down; False only to see what that is worth.
-        conditions: (low, high) of each parameter that may be asked for; none by default.
+        conditions: (low, high) of each parameter that may be given; none by default.
 
     >>> net = UNet1D()
     >>> net(torch.randn(2, 1, 127), torch.zeros(2)).shape
@@ -79,7 +79,7 @@ class UNet1D(nn.Module):
     ):
         super().__init__()
         for size in (in_channels, out_channels, width, levels, blocks, patch, kernel, dim):
-            count(size, "Every size of a UNet1D", high=10**4)
+            check_count(size, "Every size of a UNet1D", high=10**4)
         if kernel % 2 == 0:
             raise ValueError(f"The kernel of a UNet1D must be odd, got {kernel}.")
         self.in_channels, self.position, self.bridges = in_channels, position, bridges
@@ -96,13 +96,13 @@ class UNet1D(nn.Module):
             nn.init.zeros_(p)
 
     def extra_repr(self) -> str:
-        """What the layers do not show: a recipe is told from another by how its network prints."""
+        """What the layers do not show: a recipe is known by how its network prints."""
         return "" if self.bridges else "bridges=False"
 
     def forward(
         self, x: Float[Tensor, "B in_channels L"], log_snr: Float[Tensor, "B"], cond: Float[Tensor, "B P"] | None = None
     ) -> Float[Tensor, "B out_channels L"]:
-        """What the network says of x; `cond` is NaN where nothing is asked."""
+        """The output for x; `cond` is NaN where there is no condition."""
         if cond is not None and self.conditions is None:
             raise ValueError("This network was built without conditions: call it with cond=None.")
         length = x.shape[-1]

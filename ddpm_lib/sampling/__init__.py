@@ -3,24 +3,24 @@
 Chapters `sampling`, `grids_and_solvers`, `noisy_data`, `conditioning` and `repairs`.
 """
 
-from .conditioning import Asked, ask
+from .conditioning import ClassifierFreeGuidance, conditions
 from .denoising import denoise, posterior_draws
 from .grids import even_log_snr, even_steps, karras
-from .inverse import Guided, LinearCovariance, dps, repaint
+from .inverse import LinearCovariance, PseudoinverseGuidance, dps, repaint
 from .loop import Chunked, Counted, algorithm_2, sample, walk
 from .steps import Evaluation, advance, ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun
 
 __all__ = [
-    "Asked",
     "Chunked",
+    "ClassifierFreeGuidance",
     "Counted",
     "Evaluation",
-    "Guided",
     "LinearCovariance",
+    "PseudoinverseGuidance",
     "advance",
     "algorithm_2",
     "ancestral",
-    "ask",
+    "conditions",
     "ddim",
     "denoise",
     "dpmpp_2m",

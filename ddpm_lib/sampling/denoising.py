@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count
+from ..checks import check_count, check_signals
 from ..diffusion.denoiser import DenoiserLike, Prediction
 from ..diffusion.schedules import noise_time
 from ..shapes import Float
@@ -46,7 +46,7 @@ def posterior_draws(
     step: Step = dpmpp_2m_sde,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B n C L"]:
-    """n signals that y could have been, from the law of x_0 given y.
+    """n signals that y could have been, from the distribution of x_0 given y.
 
     The sampler starts from x_t itself, at the time that y's noise belongs to, and goes on from there. The draws of one
     signal share their start and nothing else.
@@ -65,7 +65,7 @@ def posterior_draws(
     """
     xt, t = _as_xt(denoiser, check_signals(y, "y"), sigma)
     schedule = denoiser.schedule
-    start = xt.repeat_interleave(count(n, "The number of draws", high=10**6), 0)
+    start = xt.repeat_interleave(check_count(n, "The number of draws", high=10**6), 0)
     # so near to the first time there is nothing between it and 0
     times = even_log_snr(schedule, steps, TILT, start=t) if t > 1.01 else [t, 0.0]
     rows, channels, length = start.shape

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import count, number
+from ..checks import check_count, check_number
 from ..diffusion.schedules import Schedule
 from ..shapes import Float
 
@@ -23,10 +23,10 @@ def even_log_snr(schedule: Schedule, steps: int, tilt: float = 0.0, start: float
 
     Args:
         tilt: 0…10; how much denser the steps are where there is signal: their density over log-SNR is ᾱ^tilt.
-        start: the first of the times, T where it is not given; 1.01 at least.
+        start: the first of the times, T by default; 1.01 at least.
     """
-    number(tilt, "tilt", 0.0, 10.0)
-    begin = schedule.T if start is None else number(start, "start", min(1.01, schedule.T), schedule.T)
+    check_number(tilt, "tilt", 0.0, 10.0)
+    begin = schedule.T if start is None else check_number(start, "start", min(1.01, schedule.T), schedule.T)
     first, last = schedule.log_snr(torch.tensor([begin, 1], dtype=torch.float64)).tolist()
     fine = torch.linspace(first, last, 4001, dtype=torch.float64)
     passed = torch.cumulative_trapezoid(torch.sigmoid(fine) ** tilt, fine)  # sigmoid(log-SNR) is ᾱ
@@ -37,7 +37,7 @@ def even_log_snr(schedule: Schedule, steps: int, tilt: float = 0.0, start: float
 
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> list[float]:
     """Times T > … > 1 at equal distances in σ^(1/ρ), σ = √((1-ᾱ)/ᾱ) (Karras et al. 2022, eq. 5), then 0."""
-    number(rho, "rho", 0.5, 100.0)
+    check_number(rho, "rho", 0.5, 100.0)
     ends = (-schedule.log_snr(torch.tensor([schedule.T, 1])) / (2 * rho)).exp()
     grid = torch.linspace(ends[0].item(), ends[1].item(), _checked(steps, schedule), dtype=torch.float64)
     return _times(schedule, -2 * rho * grid.log())
@@ -48,7 +48,7 @@ def _times(schedule: Schedule, log_snr: Float[Tensor, "steps"], begin: float | N
 
 
 def _checked(steps: int, schedule: Schedule) -> int:
-    return count(steps, "The number of sampling steps", high=schedule.T)
+    return check_count(steps, "The number of sampling steps", high=schedule.T)
 
 
 TILT = 0.3

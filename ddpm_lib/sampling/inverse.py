@@ -1,8 +1,8 @@
 """Signals that agree with a measurement, without training anything (chapter `repairs`).
 
 Of a measurement known is y = A·x_0 + σ·n: samples that are missing, a low-pass version, every fourth sample. Wanted
-are draws of x_0 given y. `Guided` is a denoiser like any other, so every sampler takes it; `repaint` and `dps` are
-steps, for the loop of `sample`: fix what they need with `functools.partial`.
+are draws of x_0 given y. `PseudoinverseGuidance` is a denoiser like any other, so every sampler takes it; `repaint` and
+`dps` are steps, for the loop of `sample`: fix what they need with `functools.partial`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_tensor, precise
+from ..checks import at_least_float32, check_tensor
 from ..diffusion.denoiser import DenoiserLike, Prediction, WithCovariance
 from ..diffusion.measurement import Measurement
 from ..diffusion.schedules import Schedule
@@ -21,16 +21,16 @@ from ..exact.gaussian import Wiener
 from ..shapes import Float, Real, Time
 from .steps import Step, advance, ancestral, towards
 
-__all__ = ["Guided", "LinearCovariance", "dps", "repaint"]
+__all__ = ["LinearCovariance", "PseudoinverseGuidance", "dps", "repaint"]
 
 
-def white(schedule: Schedule, t: Real[Tensor, "B"], power: float = 0.08) -> Float[Tensor, "B"]:
+def white_variance(schedule: Schedule, t: Real[Tensor, "B"], power: float = 0.08) -> Float[Tensor, "B"]:
     """Variance of x_0 given x_t, of a sample, if the signals were white noise of this power: S(1-ᾱ)/(ᾱS + 1-ᾱ)."""
     noise = schedule.noise(t)
     return power * noise / (schedule.alpha_bar(t) * power + noise)
 
 
-class Guided(nn.Module):
+class PseudoinverseGuidance(nn.Module):
     """A denoiser that knows a measurement: E[x_0 | x_t, y] to second order.
 
     If x_0 given x_t were normal with mean x̂_0 and covariance C, then, given y as well, its mean would be
@@ -47,7 +47,8 @@ class Guided(nn.Module):
         denoiser: a `Denoiser` or an oracle.
         measurement: A and σ.
         y: one row for every signal that will be sampled, at most 4096 (`sample` evaluates more in chunks).
-        variance: r_t² of (schedule, t); by default the denoiser's own covariance, or `white` where it has none.
+        variance: r_t² of (schedule, t); by default the denoiser's own covariance, or `white_variance` where it has
+            none.
     """
 
     y: Float[Tensor, "B M"]
@@ -75,23 +76,23 @@ class Guided(nn.Module):
             z = _solve(matrix @ across + noise, self.measurement.residual(y, x0)[..., None])
             x0 = x0 + (across @ z).mT
         else:
-            r2 = (self.variance or white)(self.schedule, t).to(xt)[:, None, None]
+            r2 = (self.variance or white_variance)(self.schedule, t).to(xt)[:, None, None]
 
             def gap(x0: Float[Tensor, "B 1 L"]) -> Float[Tensor, "B 1 L"]:
                 z = _solve(r2 * matrix @ matrix.T + noise, self.measurement.residual(y, x0)[..., None])
                 return (matrix.T @ z).mT
 
-            x0, pull = pulled(self.denoiser, xt, t, gap, cond)
+            x0, pull = vector_jacobian(self.denoiser, xt, t, gap, cond)
             x0 = x0 + s**2 / a * pull
         return Prediction.from_x0(x0, xt, a, s)
 
 
 def _solve(matrix: Float[Tensor, "B M M"], right: Float[Tensor, "B M 1"]) -> Float[Tensor, "B M 1"]:
     """matrix⁻¹·right, which torch does not know in bfloat16."""
-    return torch.linalg.solve(precise(matrix), precise(right)).to(right)
+    return torch.linalg.solve(at_least_float32(matrix), at_least_float32(right)).to(right)
 
 
-def pulled(
+def vector_jacobian(
     denoiser: DenoiserLike,
     xt: Float[Tensor, "B 1 L"],
     t: Time,
@@ -116,8 +117,8 @@ def pulled(
 class LinearCovariance(nn.Module):
     """A trained denoiser that borrows its posterior covariance from its linear skip: U·Λ(1-ᾱ)/(ᾱΛ + 1-ᾱ)·Uᵀ.
 
-    With it `Guided` needs no gradient. An approximation: the covariance is that of Gaussian data, the same for every
-    x_t; it knows the directions in which signals vary, but not which of them this signal has decided on.
+    With it `PseudoinverseGuidance` needs no gradient. An approximation: the covariance is that of Gaussian data, the
+    same for every x_t; it knows the directions in which signals vary, but not which of them this signal has decided on.
 
     Args:
         denoiser: with a `LinearSkip` in it.
@@ -239,7 +240,7 @@ def dps(
         missed = measurement.residual(y, x0)
         return (missed / missed.norm(dim=1, keepdim=True).clamp(min=1e-12) @ measurement.matrix.to(x0))[:, None]
 
-    x0, pull = pulled(denoiser, xt, t, gap)
+    x0, pull = vector_jacobian(denoiser, xt, t, gap)
     return towards(x0, denoiser.schedule, xt, t, s, noise, 1.0) + zeta * pull
 
 

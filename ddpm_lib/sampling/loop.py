@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_signals, count, number
+from ..checks import check_count, check_number, check_signals
 from ..diffusion.denoiser import DenoiserLike, Prediction, WithCovariance, device_of
 from ..diffusion.schedules import Schedule, times
 from ..diffusion.variances import posterior_covariance
@@ -152,7 +152,7 @@ def sample(
     """
     size, visited = _shape(shape), _times(denoiser.schedule, steps)
     if start is not None and check_signals(start, "start").shape != size:
-        raise ValueError(f"start must have the shape that is asked for, {tuple(shape)}, got {tuple(start.shape)}.")
+        raise ValueError(f"start must have the shape of the samples, {tuple(shape)}, got {tuple(start.shape)}.")
     if not isinstance(rows, slice) or not range(shape[0])[rows]:
         raise ValueError(f"rows must be a slice that takes some of the {shape[0]} signals, got {rows!r}.")
     place = device_of(denoiser) if device is None else torch.device(device)
@@ -160,14 +160,14 @@ def sample(
     def draw() -> Tensor:
         return torch.randn(size, generator=generator)[rows].to(place)  # a signal has the same noise in any slice
 
-    # not a generator itself, so that bad input is told at the call and not at the first step
+    # not a generator itself, so that bad input raises at the call and not at the first step
     return walk(denoiser, draw() if start is None else start[rows].to(place), visited, step, draw, check_finite)
 
 
 def _shape(shape: Sequence[int]) -> torch.Size:
     if not isinstance(shape, Sequence) or len(shape) != 3:
         raise ValueError(f"Signals have a shape (B, C, L), got {shape!r}.")
-    return torch.Size([count(n, "Each size of the shape (B, C, L)") for n in shape])
+    return torch.Size([check_count(n, "Each size of the shape (B, C, L)") for n in shape])
 
 
 def _times(schedule: Schedule, steps: int | Sequence[float]) -> list[float]:
@@ -175,7 +175,7 @@ def _times(schedule: Schedule, steps: int | Sequence[float]) -> list[float]:
     steps = steps.tolist() if isinstance(steps, Tensor) else steps
     if isinstance(steps, (int, str)) or not isinstance(steps, Iterable):
         return even_log_snr(schedule, steps, TILT)
-    given = [number(t, "A time", high=schedule.T) for t in steps]
+    given = [check_number(t, "A time", high=schedule.T) for t in steps]
     if len(given) < 2 or not all(t > s for t, s in pairwise(given)) or given[-1] != 0:
         raise ValueError(f"Times must fall from at most T = {schedule.T} to 0, got {given[:3]} … {given[-3:]}.")
     return given

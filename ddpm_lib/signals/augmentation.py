@@ -1,8 +1,9 @@
 """Augmentation: more signals from those that are there, by changes that ought not to matter.
 
-A change keeps the law of a family if changed signals are again draws of the family; then it adds nothing false. The
-benchmark's wavelets are even, and they stand as often left as right: `Reverse` keeps their law exactly. `Shift` pushes
-some of them over the edge of the box; `Scale` and `Negate` make signals that the family does not hold.
+A change keeps the distribution of a family if changed signals are again draws of the family; then it adds nothing
+false. The benchmark's wavelets are even, and they stand as often left as right: `Reverse` keeps their distribution
+exactly. `Shift` pushes some of them over the edge of the box; `Scale` and `Negate` make signals that the family does
+not hold.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_tensor, count, limits, number, takes
+from ..checks import check_callable, check_count, check_interval, check_number, check_tensor
 from ..shapes import Bool, Float
 from .source import Source, identity, name_of
 
@@ -35,7 +36,7 @@ class Reverse:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        number(self.p, "The share of signals that are reversed", 0.0, 1.0)
+        check_number(self.p, "The share of signals that are reversed", 0.0, 1.0)
 
     def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         return torch.where(_some(self.p, x0, generator), x0.flip(-1), x0)
@@ -52,7 +53,7 @@ class Negate:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        number(self.p, "The share of signals whose sign changes", 0.0, 1.0)
+        check_number(self.p, "The share of signals whose sign changes", 0.0, 1.0)
 
     def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         return torch.where(_some(self.p, x0, generator), -x0, x0)
@@ -70,7 +71,7 @@ class Scale:
     high: float = 1.2
 
     def __post_init__(self) -> None:
-        limits("The interval of amplitudes", (self.low, self.high))
+        check_interval("The interval of amplitudes", (self.low, self.high))
 
     def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         u = torch.rand(len(x0), 1, 1, generator=generator).to(x0)
@@ -88,7 +89,7 @@ class Shift:
     most: int = 8
 
     def __post_init__(self) -> None:
-        count(self.most, "The greatest shift", 0)
+        check_count(self.most, "The greatest shift", 0)
 
     def __call__(self, x0: Float[Tensor, "n C L"], generator: torch.Generator | None = None) -> Float[Tensor, "n C L"]:
         length = x0.shape[-1]
@@ -116,7 +117,7 @@ class Augmented:
         if not transforms:
             raise ValueError("An augmented source needs at least one transform, got none.")
         for transform in transforms:
-            takes(transform, 2, "A transform is a function of (x0, generator)")
+            check_callable(transform, 2, "A transform is a function of (x0, generator)")
         self.source, self.transforms = source, transforms
         self.names, self.length = source.names, source.length
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..checks import count
+from ..checks import check_count
 
 __all__ = ["batches", "stream"]
 
@@ -116,6 +116,6 @@ def batches(
     """
     limits = {"steps": (steps, 1), "start": (start, 0), "ranks": (ranks, 1), "workers": (workers, 0)}
     for name, (n, low) in limits.items():
-        count(n, name, low)
-    count(rank, "rank", 0, ranks - 1)
+        check_count(n, name, low)
+    check_count(rank, "rank", 0, ranks - 1)
     return _Loader(_Batches(draw, rank, ranks), batch_size=None, sampler=_From(start, steps), num_workers=workers)

@@ -81,7 +81,7 @@ class Edges(Family):
     """A box of height A from a to a + d, averaged over the cell of each sample, so that an edge may lie between two.
 
     Without the average the signal would not change while an edge moves from one sample to the next, and where the edge
-    lies could not be told from it.
+    lies could not be recovered from it.
     """
 
     scale = "A"

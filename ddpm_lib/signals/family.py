@@ -1,7 +1,7 @@
-"""A family of signals: a formula, a box of parameters, a law on the box (chapter `morlet_data`).
+"""A family of signals: a formula, a box of parameters, a distribution on the box (chapter `morlet_data`).
 
 A family knows three things: how to draw parameters, how to turn parameters into signals, and on which
-grid of positions the signals live. Everything exact in this book (the best possible loss, the law of
+grid of positions the signals live. Everything exact in this book (the best possible loss, the distribution of
 the samples) is computed from these three.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, count, limits
+from ..checks import check_count, check_interval, check_signals
 from ..shapes import Float
 from .source import digest
 
@@ -22,7 +22,7 @@ __all__ = ["Family"]
 
 
 class Family:
-    """A law on a box of parameters and a formula that turns parameters into signals.
+    """A distribution on a box of parameters and a formula that turns parameters into signals.
 
     Subclass it, give ``box`` (name → (low, high)) and write ``formula``; parameters are drawn uniformly
     and independently from the box, in the family's own coordinates. Where one of them multiplies the whole
@@ -49,9 +49,9 @@ class Family:
         if not isinstance(box, Mapping) or not box:
             raise ValueError("A family needs at least one free parameter, got an empty box.")
         for name, interval in box.items():
-            limits(f"Parameter {name!r}", interval)
-        limits("The domain", domain)
-        count(length, "The length", 2, 10**7)
+            check_interval(f"Parameter {name!r}", interval)
+        check_interval("The domain", domain)
+        check_count(length, "The length", 2, 10**7)
         self.names = tuple(box)
         self.low = torch.tensor([low for low, _ in box.values()])
         self.high = torch.tensor([high for _, high in box.values()])
@@ -72,7 +72,7 @@ class Family:
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n 1 L"], Float[Tensor, "n P"]]:
         """Draw n signals: (x0, params). The generator is a CPU generator."""
-        count(n, "The number of signals")
+        check_count(n, "The number of signals")
         params = self.low + (self.high - self.low) * torch.rand(n, len(self.names), generator=generator)
         return check_signals(self.render(params), "What the formula gives", "n"), params
 
@@ -87,7 +87,7 @@ class Family:
         A cell is as long in each direction as the signal takes to change by the same amount (mean square,
         over the box), so a direction that the signal is sensitive to is cut finer.
         """
-        count(cells, "The number of cells", high=10**6)
+        check_count(cells, "The number of cells", high=10**6)
         theta = self.sample(256, torch.Generator().manual_seed(0))[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: self.render(p[None]).flatten()))(theta)
         extent = (self.high - self.low) * jacobian.square().sum(1).mean(0).sqrt()
@@ -95,7 +95,7 @@ class Family:
         if not moves.all():
             name = self.names[int(moves.int().argmin())]
             raise ValueError(
-                f"No signal changes when {name} changes a little, so it cannot be told from a signal: let the formula "
+                f"No signal changes when {name} changes a little, so it cannot be recovered from one: let the formula "
                 "depend on it smoothly. An edge is averaged over the cell of each sample, as families.Edges does."
             )
         for k in range(len(extent), 0, -1):  # a direction narrower than a cell has two; the k widest share the rest
@@ -118,6 +118,6 @@ class Family:
             )
 
     def __repr__(self) -> str:
-        limits = zip(self.names, self.low.tolist(), self.high.tolist(), strict=True)
-        box = ", ".join(f"{name} {low:g}…{high:g}" for name, low, high in limits)
+        check_interval = zip(self.names, self.low.tolist(), self.high.tolist(), strict=True)
+        box = ", ".join(f"{name} {low:g}…{high:g}" for name, low, high in check_interval)
         return f"{type(self).__name__}({box}; {self.length} samples on {self.x[0]:g}…{self.x[-1]:g})"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_signals, check_tensor, count
+from ..checks import check_count, check_signals, check_tensor
 from ..shapes import Float
 from .batches import stream
 from .source import Source, digest, identity
@@ -24,7 +24,7 @@ class Finite:
 
     Args:
         signals: floating point and finite.
-        params: what each signal is; the row number where it is not given.
+        params: what each signal is; the row number by default.
         names: the names of the columns of ``params``.
 
     Raises:
@@ -70,7 +70,7 @@ class Finite:
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n C L"], Float[Tensor, "n P"]]:
         """Draw n signals with replacement: (x0, params)."""
-        count(n, "The number of signals")
+        check_count(n, "The number of signals")
         k = torch.randint(len(self.signals), (n,), generator=generator)
         return self.signals[k], self.params[k]
 

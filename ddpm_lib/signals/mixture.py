@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import count
+from ..checks import check_count
 from ..shapes import Float
 from .family import Family
 
@@ -38,7 +38,7 @@ class Mixture:
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n 1 L"], Float[Tensor, "n 1"]]:
         """Draw n signals: (x0, the number of the family of each)."""
-        count(n, "The number of signals")
+        check_count(n, "The number of signals")
         which = torch.randint(len(self.families), (n,), generator=generator)
         x0 = torch.empty(n, 1, self.length)
         for k, family in enumerate(self.families):

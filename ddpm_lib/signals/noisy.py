@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import number
+from ..checks import check_number
 from ..shapes import Float
 from .family import Family
 
@@ -25,7 +25,7 @@ class Noisy:
     """
 
     def __init__(self, family: Family, sigma: float):
-        self.clean, self.sigma = family, number(sigma, "The noise of data", 0.0, 1e6)
+        self.clean, self.sigma = family, check_number(sigma, "The noise of data", 0.0, 1e6)
         self.names, self.low, self.high, self.length = family.names, family.low, family.high, family.length
 
     def sample(

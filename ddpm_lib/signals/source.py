@@ -17,7 +17,7 @@ __all__ = ["Source", "WithBox", "signal_shape"]
 class Source(Protocol):
     """What a recipe draws its signals from: a `Family`, a `Finite` set, either of them `Noisy` or `Augmented`, ...
 
-    Anything with these three serves. The parameters say what a signal is; a network may be told them as conditions.
+    Anything with these three serves. The parameters say what a signal is; a network may take them as conditions.
     """
 
     @property
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class WithBox(Source, Protocol):
-    """A source whose parameters lie in a box: a network can be told them as conditions."""
+    """A source whose parameters lie in a box: a network can take them as conditions."""
 
     low: Float[Tensor, "P"]
     high: Float[Tensor, "P"]

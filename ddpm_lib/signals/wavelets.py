@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..checks import number
+from ..checks import check_number
 from ..shapes import Float
 from .family import Family
 
@@ -60,7 +60,7 @@ class Morlet(Family):
         phase: float | tuple[float, float] = 0.0,
     ):
         values = dict(amplitude=amplitude, frequency=frequency, width=width, shift=shift, phase=phase)
-        self.fixed = {k: number(v, k) for k, v in values.items() if not isinstance(v, Sequence)}
+        self.fixed = {k: check_number(v, k) for k, v in values.items() if not isinstance(v, Sequence)}
         super().__init__({k: v for k, v in values.items() if isinstance(v, Sequence)}, length, domain)
         self.scale = "amplitude" if "amplitude" in self.names else None
         lowest, highest = (dict(zip(self.names, v.tolist(), strict=True)) | self.fixed for v in (self.low, self.high))
@@ -76,7 +76,7 @@ class BenchmarkMorlet(Family):
     """The family that runs through the book: ψ(x) = exp(-u²/2)·cos(wu), u = (x-b)/s, 128 samples on [-4, 4].
 
     Shift b ~ U(-2, 2), width s ~ U(0.4, 1), centre frequency w ~ U(4, 7) (radians per width); amplitude 1.
-    As a `Morlet` it has σ = s and f = w/2πs, but its law is a box only in its own coordinates (b, s, w).
+    As a `Morlet` it has σ = s and f = w/2πs, but its distribution is a box only in its own coordinates (b, s, w).
     Power 0.0769 a sample.
     """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .distillation import TwoSteps, distilled
 from .fingerprint import fingerprint
 from .muon import Muon, orthogonal
-from .recipe import Batch, Recipe, longer, muon, noised, up_flat_down
+from .recipe import Batch, Recipe, muon, noised, shipped_recipe, warmup_stable_decay
 from .reference import algorithm_1, reference_loop
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ __all__ = [
     "fingerprint",
     "fit",
     "load",
-    "longer",
     "muon",
     "noised",
     "orthogonal",
     "pretrained",
     "reference_loop",
     "save",
+    "shipped_recipe",
     "train_or_load",
-    "up_flat_down",
+    "warmup_stable_decay",
 ]
 
 # Lightning takes seconds to import: what needs it is imported when it is first asked for.

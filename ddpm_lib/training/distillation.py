@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import number
+from ..checks import check_number
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.forward import q_sample
 from ..diffusion.schedules import Schedule
@@ -49,7 +49,7 @@ def distilled(teacher: Denoiser, times: Sequence[float], **changes: Any) -> Reci
     >>> recipe = distilled(teacher, four, steps=1, batch=2, weight=truncated)
     >>> student = fit(recipe).denoiser  # in real life some hundred steps
     """
-    times = [number(t, "A time", 0.0, teacher.schedule.T) for t in times]
+    times = [check_number(t, "A time", 0.0, teacher.schedule.T) for t in times]
     falling = all(t > s for t, s in pairwise(times))
     if len(times) < 3 or len(times) % 2 == 0 or not falling or times[-1] != 0:
         raise ValueError(f"The teacher's times must fall to 0 in an even number of steps, got {times[:4]} … .")

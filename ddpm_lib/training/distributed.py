@@ -9,22 +9,22 @@ import re
 
 from torch import Tensor, distributed
 
-__all__ = ["lost", "over_processes", "part_of", "place"]
+__all__ = ["is_lost_peer", "mean_over_processes", "part_slice", "rank_and_size"]
 
 
-def place() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """The number of this process, and how many train together.
 
-    >>> place()
+    >>> rank_and_size()
     (0, 1)
     """
     together = distributed.is_available() and distributed.is_initialized()
     return (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
 
 
-def over_processes(value: Tensor) -> float:
+def mean_over_processes(value: Tensor) -> float:
     """The mean of a number over all processes: of a loss, that over the whole batch, for their shares are equal."""
-    ranks = place()[1]
+    ranks = rank_and_size()[1]
     if ranks > 1:
         value = value.detach().clone()
         distributed.all_reduce(value)
@@ -32,16 +32,16 @@ def over_processes(value: Tensor) -> float:
     return value.item()
 
 
-def lost(error: BaseException) -> bool:
+def is_lost_peer(error: BaseException) -> bool:
     """Whether an error says that another process is gone. NCCL has a class for it; of gloo's there is only the text."""
     gloo = isinstance(error, RuntimeError) and re.search(r"gloo|\bpeer\b", str(error), re.IGNORECASE)
     return isinstance(error, distributed.DistError) or bool(gloo)
 
 
-def part_of(n: int, said: str) -> slice:
+def part_slice(n: int, said: str) -> slice:
     """The rows of n that are a process's part: "2/4" is the second of four, which together are all of them.
 
-    >>> [part_of(10, f"{k}/3") for k in (1, 2, 3)]
+    >>> [part_slice(10, f"{k}/3") for k in (1, 2, 3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", said)

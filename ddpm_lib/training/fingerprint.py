@@ -28,7 +28,7 @@ def fingerprint(recipe: Recipe, denoiser: Denoiser) -> str:
     network = copy.deepcopy(denoiser.network).double().eval()
     schedule, density = recipe.schedule, recipe.density(network, recipe.schedule)
     rates = torch.tensor([recipe.rate(step, recipe) for step in range(recipe.steps)], dtype=torch.float64)
-    numbers = ("steps", "batch", "lr", "kernel_lr", "warmup", "weight_decay", "clip", "ema", "seed", "told")
+    numbers = ("steps", "batch", "lr", "kernel_lr", "warmup", "weight_decay", "clip", "ema", "seed")
     parts = {
         "signals": identity(recipe.family),
         "schedule": _rounded(schedule.log_alpha_bar(torch.arange(schedule.T + 1)), 1e9),
@@ -41,6 +41,7 @@ def fingerprint(recipe: Recipe, denoiser: Denoiser) -> str:
         "rate": _rounded(rates, 1e6),
         "batches": name_of(recipe.batches),
         **{name: getattr(recipe, name) for name in numbers},
+        "told": recipe.p_conditional,
     }
     return hashlib.sha256("\n".join(f"{k}: {v}" for k, v in parts.items()).encode()).hexdigest()[:10]
 

@@ -21,13 +21,13 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 
-from ..checks import count
+from ..checks import check_count
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.losses import loss
 from ..shapes import Float
 from ..signals.batches import batches
 from .atomic import atomic_write, prepare
-from .distributed import lost, over_processes, place
+from .distributed import is_lost_peer, mean_over_processes, rank_and_size
 from .recipe import Batch, Recipe
 from .threads import Threads
 
@@ -59,14 +59,14 @@ class LitDDPM(lightning.LightningModule):
         x0, t, eps, importance, cond = batch
         errors = importance * loss(self.denoiser, x0, t, eps, self.recipe.weight, cond)
         value = errors.mean()
-        self.losses.append(over_processes(value))  # all that a step reads back from the device
+        self.losses.append(mean_over_processes(value))  # all that a step reads back from the device
         if not math.isfinite(self.losses[-1]):  # in all processes at once, so that none waits for another
             raise FloatingPointError(self._broken(Batch(*batch), errors))
         return value
 
     def _broken(self, batch: Batch, errors: Float[Tensor, "B"]) -> str:
         """Which signal made the loss NaN or infinite, looked up after the fact."""
-        rank, ranks = place()
+        rank, ranks = rank_and_size()
         data = (~torch.isfinite(batch.x0)).flatten(1).any(1)
         wrong = (data if data.any() else ~torch.isfinite(errors)).nonzero().flatten().tolist()
         which = f"signal {rank + wrong[0] * ranks} of the batch, at t = {int(batch.t[wrong[0]])}" if wrong else ""
@@ -154,20 +154,20 @@ class _Data(lightning.LightningDataModule):
 
 def device() -> str:
     """Where to compute: ``DDPM_DEVICE`` where it is set, else "cuda" or "mps" where there is one, else "cpu"."""
-    asked = os.environ.get("DDPM_DEVICE")
-    if asked:
+    chosen = os.environ.get("DDPM_DEVICE")
+    if chosen:
         try:
-            torch.device(asked)
+            torch.device(chosen)
         except RuntimeError as error:
-            raise ValueError(f"DDPM_DEVICE must be a device such as cpu, cuda:0 or mps, got {asked!r}.") from error
-        return asked
+            raise ValueError(f"DDPM_DEVICE must be a device such as cpu, cuda:0 or mps, got {chosen!r}.") from error
+        return chosen
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _progress() -> bool:
     """A bar where somebody watches; ``DDPM_PROGRESS=0`` or 1 decides otherwise."""
-    asked = os.environ.get("DDPM_PROGRESS")
-    return asked != "0" if asked else sys.stderr.isatty() or "ipykernel" in sys.modules
+    chosen = os.environ.get("DDPM_PROGRESS")
+    return chosen != "0" if chosen else sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def fit(
@@ -185,7 +185,7 @@ def fit(
 
     Args:
         recipe: what to train.
-        folder: where checkpoints go, ten over the run; none are written where it is not given.
+        folder: where checkpoints go, ten over the run; none are written by default.
         resume: go on from ``last.ckpt`` of the folder.
         until: stop after this many steps of the recipe's (to go on later); the last one by default.
         workers: processes that draw batches ahead; the batches are the same for any number (`batches`).
@@ -211,7 +211,7 @@ def fit(
         on_train_batch_end=lambda _, model, *__: pace.step() if model.device.type == "cpu" else None
     )
     settings = _settings(recipe, folder) | trainer
-    settings["max_steps"] = recipe.steps if until is None else count(until, "until", 1, recipe.steps)
+    settings["max_steps"] = recipe.steps if until is None else check_count(until, "until", 1, recipe.steps)
     settings["plugins"] = [_Checkpoints(), *(settings.get("plugins") or [])]
     settings["callbacks"] = [*settings["callbacks"], each_step, *(callbacks or [])]
     if last is not None:
@@ -269,7 +269,7 @@ def _quiet() -> Iterator[None]:
 
 def _explained(error: Exception, engine: Any, last: Path | None, resume: bool) -> Exception:
     """An error that says what happened to the run, where Lightning's own does not."""
-    if engine.world_size > 1 and lost(error):
+    if engine.world_size > 1 and is_lost_peer(error):
         kept = f"{last} is untouched: resume from it." if last and last.exists() else "There is no checkpoint."
         return ConnectionError(f"Another process of this run has ended, and with it this one. {kept}")
     if resume and engine.global_step == 0:

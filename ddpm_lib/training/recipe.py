@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_tensor, count, number, takes
+from ..checks import check_callable, check_count, check_number, check_tensor
 from ..diffusion.denoiser import Denoiser, Eps, Parametrisation
 from ..diffusion.losses import Weight, simple
 from ..diffusion.schedules import Schedule, linear
@@ -26,7 +26,7 @@ from ..signals.wavelets import BenchmarkMorlet
 from .fingerprint import fingerprint
 from .muon import Muon
 
-__all__ = ["Batch", "Recipe", "longer", "muon", "noised", "up_flat_down"]
+__all__ = ["Batch", "Recipe", "muon", "noised", "shipped_recipe", "warmup_stable_decay"]
 
 
 BATCHES = 0  # purpose of the stream of numbers that a batch is drawn with; that of `networks.skip` is 1
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         x0, eps: signals and the noise that is added to them.
         t: 1…T.
         importance: weights that keep the mean over t unbiased, whatever the density that t was drawn from.
-        cond: the condition of each signal, NaN where the network is not told; None without conditions.
+        cond: the condition of each signal, NaN where the network is not given it; None without conditions.
     """
 
     x0: Float[Tensor, "B C L"]
@@ -54,7 +54,7 @@ def muon(denoiser: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return Muon(denoiser, recipe.lr, recipe.kernel_lr, weight_decay=recipe.weight_decay)
 
 
-def up_flat_down(step: int, recipe: Recipe) -> float:
+def warmup_stable_decay(step: int, recipe: Recipe) -> float:
     """Share of the rates at a step: up over `warmup` steps, flat, down to 0 over the last 70 % of the run."""
     return min(1.0, (step + 1) / (recipe.warmup + 1), (recipe.steps - step) / (0.7 * recipe.steps))
 
@@ -65,9 +65,9 @@ def noised(recipe: Recipe, density: Float[Tensor, "T"] | None, step: int) -> Bat
     x0, params = recipe.family.sample(recipe.batch, generator)
     t, importance = draw_times(recipe.batch, recipe.schedule, generator, density)
     batch = Batch(x0, t, torch.randn(x0.shape, generator=generator), importance)
-    if not recipe.told:
+    if not recipe.p_conditional:
         return batch
-    silent = torch.rand(len(x0), 1, generator=generator) >= recipe.told
+    silent = torch.rand(len(x0), 1, generator=generator) >= recipe.p_conditional
     hidden = silent | (torch.rand(params.shape, generator=generator) < 0.5)
     return batch._replace(cond=params.masked_fill(hidden, math.nan))
 
@@ -78,7 +78,7 @@ class Recipe:
 
     On the CPU of one machine, with one torch and one number of threads, the same recipe gives the same weights to the
     bit, for any number of data workers and wherever the run was stopped and resumed. `fit` takes fewer threads while
-    other programs use the cores, unless it is told their number. Elsewhere (another processor, device, precision or
+    other programs use the cores, unless their number is given. Elsewhere (another processor, device, precision or
     number of threads or processes) a recipe gives the same batches, and losses that agree but for rounding.
 
     Args:
@@ -94,7 +94,7 @@ class Recipe:
         clip: greatest norm of the gradient.
         ema: decay of the running mean of the weights, which is what is sampled from.
         seed: of the weights and of every batch.
-        told: share of the signals whose parameters the network is told in training, each with probability ½; above 0
+        p_conditional: probability that a signal comes with its parameters, each of them with probability ½; above 0
             for a network with conditions only.
         weight: (schedule, t) → weight of ‖x_0 - x̂_0‖² in the loss: `simple`, `min_snr`, `vlb` or your own. It decides
             what is minimised; the density decides only how well the mean is estimated.
@@ -117,25 +117,25 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.995
     seed: int = 0
-    told: float = 0.0
+    p_conditional: float = 0.0
     weight: Weight = simple
     optimiser: Callable[[nn.Module, Recipe], torch.optim.Optimizer] = muon
-    rate: Callable[[int, Recipe], float] = up_flat_down
+    rate: Callable[[int, Recipe], float] = warmup_stable_decay
     batches: Callable[[Recipe, Float[Tensor, "T"] | None, int], Batch] = noised
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
-            count(getattr(self, name), f"{name} of a recipe", least)
+            check_count(getattr(self, name), f"{name} of a recipe", least)
         for name in ("lr", "kernel_lr", "clip"):
-            number(getattr(self, name), f"{name} of a recipe", 0.0, 1e30, above=True)
-        number(self.weight_decay, "weight_decay of a recipe", 0.0)
-        number(self.ema, "ema of a recipe", 0.0, 0.9999999)
-        number(self.told, "told of a recipe", 0.0, 1.0)
+            check_number(getattr(self, name), f"{name} of a recipe", 0.0, 1e30, above=True)
+        check_number(self.weight_decay, "weight_decay of a recipe", 0.0)
+        check_number(self.ema, "ema of a recipe", 0.0, 0.9999999)
+        check_number(self.p_conditional, "p_conditional of a recipe", 0.0, 1.0)
         self.weights()
 
     def weights(self) -> Float[Tensor, "T"]:
         """What the weight puts in front of ‖ε - ε̂‖² at t = 1…T, or one sentence why it is no weight."""
-        takes(self.weight, 2, "The weight of a recipe is a function of (schedule, t), such as vlb")
+        check_callable(self.weight, 2, "The weight of a recipe is a function of (schedule, t), such as vlb")
         t = torch.arange(1, self.schedule.T + 1)
         weights = check_tensor(self.weight(self.schedule, t), "What the weight of a recipe returns", self.schedule.T)
         if not (weights >= 0).all() or not (weights > 0).any():
@@ -170,9 +170,9 @@ class Recipe:
         return f"{self.fingerprint()}-{_code()}"
 
 
-def longer() -> Recipe:
-    """The recipe of the model that ships: more steps than `Recipe()`, and a network that can be asked for values."""
-    return Recipe(network=partial(linear_skip, conditional=True), steps=8000, told=0.8)
+def shipped_recipe() -> Recipe:
+    """The recipe of the model that ships: more steps than `Recipe()`, and a network that can be given conditions."""
+    return Recipe(network=partial(linear_skip, conditional=True), steps=8000, p_conditional=0.8)
 
 
 ROOMS = ("signals", "diffusion", "exact", "networks", "training")  # whatever trains stands in one of them

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 from ..diffusion.denoiser import Denoiser
 from ..shapes import Float
 from .atomic import atomic_write, prepare
-from .recipe import Recipe, longer
+from .recipe import Recipe, shipped_recipe
 
 __all__ = ["cache_dir", "load", "pretrained", "save", "train_or_load"]
 
@@ -149,7 +149,8 @@ def _check(path: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> No
 def card(recipe: Recipe) -> dict[str, Any]:
     """Describe a recipe for the header of a file."""
     words = {"recipe": recipe.fingerprint(), "family": repr(recipe.family), "schedule": repr(recipe.schedule)}
-    return words | {k: getattr(recipe, k) for k in ("steps", "batch", "lr", "kernel_lr", "ema", "seed", "told")}
+    numbers = ("steps", "batch", "lr", "kernel_lr", "ema", "seed", "p_conditional")
+    return words | {k: getattr(recipe, k) for k in numbers}
 
 
 def cache_dir() -> Path:
@@ -233,4 +234,4 @@ def pretrained() -> Denoiser:
 
     ``RETRAIN=1`` trains it again, a quarter of an hour on two cores.
     """
-    return train_or_load(longer()).denoiser
+    return train_or_load(shipped_recipe()).denoiser

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..checks import count
+from ..checks import check_count
 
 __all__ = ["Threads"]
 
@@ -45,7 +45,7 @@ class Threads:
         clock: Callable[[], float] = time.perf_counter,
         used: Callable[[], float] = time.process_time,
     ):
-        self.fixed = None if fixed is None else count(fixed, "The number of threads", 1, 10_000)
+        self.fixed = None if fixed is None else check_count(fixed, "The number of threads", 1, 10_000)
         self.clock, self.used = clock, used
 
     def __enter__(self) -> Threads:

@@ -11,7 +11,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 FIGURE = "import matplotlib.pyplot as plt\n\nplt.plot([0, 1])\nplt.show()"
-PLAYER = "from ddpm_lib.figures.player import PathPlayer\n\nPathPlayer({'x': [[0.0, 1.0], [1.0, 0.0]]}, description='A line.')"
+PLAYER = """from ddpm_lib.figures.player import PathPlayer
+
+PathPlayer({'x': [[0.0, 1.0], [1.0, 0.0]]}, description='A line.')"""
 
 
 FETCHING = [file for file in book.chapter_files() if "BOOK, BRANCH" in file.read_text("utf-8")]

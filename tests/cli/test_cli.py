@@ -30,7 +30,7 @@ from ddpm_lib.cli.main import COMMANDS, main
 from ddpm_lib.cli.runs import load_run
 from ddpm_lib.signals import families
 from ddpm_lib.signals.files import Signals
-from ddpm_lib.training import longer, loop
+from ddpm_lib.training import loop, shipped_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = '''
@@ -421,7 +421,10 @@ def test_samples_of_the_model_that_ships(here, refused, capsys):
     with np.load("samples.npz", allow_pickle=False) as file:
         assert set(file.files) == {"signals", "seed", "steps", "sampler", "fingerprint"}
         assert torch.equal(torch.from_numpy(file["signals"]), x) and (file["seed"], file["steps"]) == (4, 3)
-        assert file["sampler"] == "ddpm_lib.sampling.steps.ancestral" and file["fingerprint"] == longer().fingerprint()
+        assert (
+            file["sampler"] == "ddpm_lib.sampling.steps.ancestral"
+            and file["fingerprint"] == shipped_recipe().fingerprint()
+        )
     assert Path("samples.png").read_bytes().startswith(b"\x89PNG")
     before = Path("samples.npz").read_bytes()
     assert "--overwrite" in refused("sample", "--n=5", "--steps=3")
@@ -464,7 +467,7 @@ def test_the_model_that_ships_is_close_to_its_floor(capsys, tmp_path, monkeypatc
     result = json.loads(line)
     assert 1 < result["loss_over_floor"]["value"] < 1.2 and result["loss"]["value"] < 0.1
     assert result["scores"]["valid"]["value"] > 0.8 and result["scores"]["valid"]["floor"] == 1
-    assert result["fingerprint"] == longer().fingerprint() and not list(tmp_path.iterdir())
+    assert result["fingerprint"] == shipped_recipe().fingerprint() and not list(tmp_path.iterdir())
 
 
 def test_tables_say_what_is_known(here, capsys):

@@ -24,7 +24,7 @@ from ddpm_lib import (
     simple,
 )
 from ddpm_lib.diffusion import Measurement, denoiser, draw_times, flow_matching, schedules
-from ddpm_lib.sampling import Guided
+from ddpm_lib.sampling import PseudoinverseGuidance
 
 DOUBLE = torch.float64
 shipped = pytest.mark.parametrize("make", schedules.ALL, ids=[f.__name__ for f in schedules.ALL])
@@ -324,7 +324,7 @@ def test_the_loss_of_a_guided_denoiser_is_that_of_the_data_given_the_measurement
     t, x0, eps = torch.tensor([1, 50, 300, 700, 1000]), noise(5, 1, 1), noise(5, 1, 1, seed=1)
     rows = torch.full((5, 1), y, dtype=DOUBLE)
     if kind == "covariance":
-        guided = Guided(prior, measurement, rows)
+        guided = PseudoinverseGuidance(prior, measurement, rows)
     else:  # a network; in one dimension its A·C·Aᵀ is exact, if it is told the variance
         network = Knows(prior, Eps())
 
@@ -332,7 +332,7 @@ def test_the_loss_of_a_guided_denoiser_is_that_of_the_data_given_the_measurement
             noise = schedule.noise(t)
             return 0.25**2 * noise / (schedule.alpha_bar(t) * 0.25**2 + noise)
 
-        guided = Guided(Denoiser(network, HO, Eps()), measurement, rows, variance)
+        guided = PseudoinverseGuidance(Denoiser(network, HO, Eps()), measurement, rows, variance)
     cond = noise(5, 2)
     found = loss(guided, x0, t, eps, cond=cond)
     torch.testing.assert_close(found, loss(posterior, x0, t, eps), rtol=1e-6, atol=1e-9)

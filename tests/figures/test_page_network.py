@@ -30,10 +30,10 @@ from ddpm_lib import (
 from ddpm_lib.diffusion import Measurement
 from ddpm_lib.exact import Wiener
 from ddpm_lib.figures import model_script
-from ddpm_lib.sampling import Guided, LinearCovariance
+from ddpm_lib.sampling import LinearCovariance, PseudoinverseGuidance
 from ddpm_lib.sampling import steps as sampling_steps
 from ddpm_lib.sampling.grids import TILT
-from ddpm_lib.training import longer
+from ddpm_lib.training import shipped_recipe
 from ddpm_lib.training.store import SHIPPED
 
 pytestmark = pytest.mark.browser
@@ -46,7 +46,7 @@ every_step = pytest.mark.parametrize("step", sampling_steps.ALL, ids=[step.__nam
 @pytest.fixture(scope="module")
 def shipped():
     """The denoiser of the page: the recipe that ships."""
-    return load(longer().build(), SHIPPED / "benchmark.safetensors").denoiser
+    return load(shipped_recipe().build(), SHIPPED / "benchmark.safetensors").denoiser
 
 
 def at_random(unet, channels=1, length=128, seed=0):
@@ -189,7 +189,7 @@ def test_a_path_with_a_hole_equals_torch(tab, shipped, step):
     y, known = FAMILY.render(torch.tensor([[0.3, 0.7, 5.0]])), torch.ones(128, dtype=torch.bool)
     known[58:76] = False
     measured = Measurement.samples(known, 0.01)
-    guided = Guided(LinearCovariance(shipped), measured, measured(y))
+    guided = PseudoinverseGuidance(LinearCovariance(shipped), measured, measured(y))
     times = even_log_snr(HO, 20, TILT)
     exact = torch.stack(list(sample(guided, (1, 1, 128), times, step, rng(8))))[:, 0, 0]
     again = rng(8)
@@ -278,7 +278,7 @@ def test_what_the_page_cannot_compute_is_refused_in_one_sentence(shipped):
 
 def test_a_script_is_named_by_the_network_and_holds_its_weights(shipped):
     name, text = model_script.script_name(shipped), model_script.script(shipped, FAMILY)
-    assert name == model_script.script_name(replace(longer(), seed=1).build())
+    assert name == model_script.script_name(replace(shipped_recipe(), seed=1).build())
     assert name != model_script.script_name(Denoiser(linear_skip(FAMILY, width=8), HO, Eps()))
     model = json.loads(text.split("] = ", 1)[1].rstrip(";\n"))
     sizes = sum(math.prod(shape) for _, shape in model["manifest"]["tensors"])

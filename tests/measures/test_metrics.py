@@ -19,7 +19,7 @@ from ddpm_lib import (
     linear,
     loss_over_floor,
     mean_loss,
-    share,
+    proportion,
 )
 
 FAMILY = BenchmarkMorlet()
@@ -185,23 +185,23 @@ def test_chunks_do_not_change_a_loss():
 
 @pytest.mark.parametrize("n", [20, 512])
 def test_a_share_of_none_or_all_is_not_certain(n):
-    none, every = share(torch.zeros(n, dtype=torch.bool)), share(torch.ones(n, dtype=torch.bool))
+    none, every = proportion(torch.zeros(n, dtype=torch.bool)), proportion(torch.ones(n, dtype=torch.bool))
     assert (none.value, every.value) == (0, 1)
     assert none.margin == pytest.approx(every.margin) and 2 / n < none.margin < 8 / n
-    assert not math.isnan(share(torch.ones(1, dtype=torch.bool)).margin)
+    assert not math.isnan(proportion(torch.ones(1, dtype=torch.bool)).margin)
 
 
 @pytest.mark.parametrize("p", [0.02, 0.5, 0.95])
 def test_the_interval_of_a_share_covers(p):
     hits = 0
     for seed in range(400):
-        found = share(torch.rand(100, generator=rng(seed)) < p)
+        found = proportion(torch.rand(100, generator=rng(seed)) < p)
         hits += abs(found.value - p) < found.margin
     assert hits / 400 >= 0.93
 
 
 def test_a_share_narrows_like_the_root_of_n():
-    few, many = (share(torch.arange(n) % 2 == 0).margin for n in (100, 10_000))
+    few, many = (proportion(torch.arange(n) % 2 == 0).margin for n in (100, 10_000))
     assert few == pytest.approx(0.1, abs=0.01) and many == pytest.approx(0.01, abs=0.001)
 
 

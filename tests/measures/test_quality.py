@@ -8,8 +8,8 @@ import torch
 from helpers import mean_and_error, noise, rng
 from scipy import stats
 
-from ddpm_lib import BenchmarkMorlet, energy_distance, ks_uniform, memorised, scoreboard
-from ddpm_lib.measures import Score
+from ddpm_lib import BenchmarkMorlet, energy_distance, ks_uniform, memorised, sample_quality
+from ddpm_lib.measures import Quality
 
 FAMILY = BenchmarkMorlet()
 
@@ -27,7 +27,7 @@ def caught(scores):
 
 @pytest.mark.slow
 def test_real_signals_pass(real):
-    scores = scoreboard(real, FAMILY, generator=rng(1))
+    scores = sample_quality(real, FAMILY, generator=rng(1))
     assert scores["valid"].value == 1.0 and caught(scores) == set()
     assert scores["residual, 90 %"].value < 1e-4
 
@@ -35,7 +35,7 @@ def test_real_signals_pass(real):
 @pytest.mark.slow
 def test_one_percent_of_noise_is_still_valid(real):
     spoiled = real + 0.01 * real.square().mean((1, 2), keepdim=True).sqrt() * noise(*real.shape)
-    scores = scoreboard(spoiled, FAMILY, generator=rng(1))
+    scores = sample_quality(spoiled, FAMILY, generator=rng(1))
     assert scores["valid"].value == 1.0
     assert scores["residual, median"].value == pytest.approx(0.01, rel=0.05)
     assert caught(scores) == {"residual, median", "residual, 90 %"}
@@ -43,7 +43,7 @@ def test_one_percent_of_noise_is_still_valid(real):
 
 @pytest.mark.slow
 def test_pure_noise_fails_everything(real):
-    scores = scoreboard(0.277 * noise(*real.shape), FAMILY, generator=rng(1))
+    scores = sample_quality(0.277 * noise(*real.shape), FAMILY, generator=rng(1))
     assert scores["valid"].value == 0.0 and caught(scores) == set(scores.rows)
 
 
@@ -54,20 +54,20 @@ def test_pure_noise_fails_everything(real):
 )
 def test_a_family_that_is_shifted_by_five_percent_is_caught(box, law):
     x, _ = BenchmarkMorlet(**box).sample(2048, rng(3))
-    scores = scoreboard(x, FAMILY, generator=rng(1))
+    scores = sample_quality(x, FAMILY, generator=rng(1))
     assert scores[f"law of {law}"].value > scores[f"law of {law}"].floor
     assert not any(f"law of {other}" in caught(scores) for other in set("bsw") - {law})
 
 
 def test_a_narrow_law_is_caught_even_where_every_signal_is_perfect():
     x, _ = BenchmarkMorlet(b=(-1.0, 1.0)).sample(512, rng(3))
-    scores = scoreboard(x, FAMILY, generator=rng(1))
+    scores = sample_quality(x, FAMILY, generator=rng(1))
     assert scores["valid"].value == 1.0 and caught(scores) == {"law of b", "distance"}
 
 
 def test_copies_are_caught(real):
     copies = real[:200][torch.randint(200, (512,), generator=rng(2))] + 0.002 * noise(512, 1, 128)
-    scores = scoreboard(copies, FAMILY, training=real[:200], generator=rng(1))
+    scores = sample_quality(copies, FAMILY, training=real[:200], generator=rng(1))
     assert scores["memorised"].value > 0.99 and scores["memorised"].floor < 0.15
     assert "memorised" in caught(scores)
 
@@ -134,16 +134,16 @@ def test_energy_distance_in_closed_form_and_its_interval():
 
 
 def test_a_table_is_printed(real):
-    text = str(scoreboard(real[:50], FAMILY, generator=rng(1)))
+    text = str(sample_quality(real[:50], FAMILY, generator=rng(1)))
     assert text.splitlines()[0].startswith("valid") and text.count("real") == len(text.splitlines()) == 7
-    assert str(Score(0.5, 0.01, 0.03)) == "0.5000 ± 0.0100   real 0.0300"
+    assert str(Quality(0.5, 0.01, 0.03)) == "0.5000 ± 0.0100   real 0.0300"
 
 
 def test_what_is_refused(real):
     with pytest.raises(ValueError, match="at least 20 signals, got 19"):
-        scoreboard(real[:19], FAMILY)
+        sample_quality(real[:19], FAMILY)
     with pytest.raises(ValueError, match="x must be finite"):
-        scoreboard(torch.full((20, 1, 128), math.nan), FAMILY)
+        sample_quality(torch.full((20, 1, 128), math.nan), FAMILY)
     with pytest.raises(ValueError, match=r"y must have shape \(1024, 1, 128\).* got \(1024, 1, 100\)"):
         energy_distance(real, real[..., :100])
     with pytest.raises(ValueError, match="at least 2"):
@@ -151,7 +151,7 @@ def test_what_is_refused(real):
     with pytest.raises(ValueError, match=r"x must have shape \(n, C, L\)"):
         memorised(real[:, 0], real[:, 0])
     with pytest.raises(ValueError, match=r"x must have shape \(n, 1, 128\).* got \(1024, 1, 100\)"):
-        scoreboard(real[..., :100], FAMILY)
+        sample_quality(real[..., :100], FAMILY)
     for u in (torch.zeros(0), torch.zeros(3, 2), torch.tensor([0.1, math.nan])):
         with pytest.raises(
             ValueError, match=r"^What Kolmogorov and Smirnov's distance is of must (be finite|have shape \(n,\))"

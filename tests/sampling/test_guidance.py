@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from ddpm_lib import FamilyOracle, Gaussian, Morlet, Prediction, fit_family, q_sample, sample
 from ddpm_lib.diffusion import Measurement
 from ddpm_lib.exact import posterior_given
-from ddpm_lib.sampling import Asked, Guided, ask
-from ddpm_lib.sampling.inverse import white
+from ddpm_lib.sampling import ClassifierFreeGuidance, PseudoinverseGuidance, conditions
+from ddpm_lib.sampling.inverse import white_variance
 
 DOUBLE = torch.float64
 L = 6
@@ -43,7 +43,7 @@ def test_on_gaussian_data_it_is_the_mean_given_both(t):
     rows = torch.cat([a * torch.eye(L, dtype=DOUBLE), matrix])
     noise = torch.tensor([s**2] * L + [0.3**2] * 3, dtype=DOUBLE)
     expected = conditional(mean, cov, rows, noise, torch.cat([xt[:, 0], y], 1))
-    found = Guided(exact, measured, y)(xt, t)
+    found = PseudoinverseGuidance(exact, measured, y)(xt, t)
     assert_close(found.x0[:, 0], expected, rtol=1e-6, atol=1e-6)
     assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-9, atol=1e-9)
 
@@ -64,7 +64,7 @@ def test_a_network_s_slope_does_what_an_oracle_s_covariance_does(t):
     exact = Gaussian(torch.zeros(1, L, dtype=DOUBLE), 0.08 * torch.eye(L, dtype=DOUBLE), HO)
     measured = Measurement(torch.randn(2, L, generator=rng(1), dtype=DOUBLE), 0.1)
     xt, y = torch.randn(3, 1, L, generator=rng(2), dtype=DOUBLE), torch.randn(3, 2, generator=rng(3), dtype=DOUBLE)
-    one, other = Guided(exact, measured, y)(xt, t), Guided(Plain(), measured, y)(xt, t)
+    one, other = PseudoinverseGuidance(exact, measured, y)(xt, t), PseudoinverseGuidance(Plain(), measured, y)(xt, t)
     assert_close(one.x0, other.x0, rtol=1e-6, atol=1e-9)
     assert not other.x0.requires_grad and not xt.requires_grad
 
@@ -72,7 +72,7 @@ def test_a_network_s_slope_does_what_an_oracle_s_covariance_does(t):
 def test_white_is_the_variance_of_white_noise():
     t = torch.tensor([1, 300, 1000])
     ab = HO.alpha_bar(t)
-    assert_close(white(HO, t, 0.5), 1 / (1 / 0.5 + ab / (1 - ab)))
+    assert_close(white_variance(HO, t, 0.5), 1 / (1 / 0.5 + ab / (1 - ab)))
 
 
 ONE = Morlet(64, amplitude=1.0, frequency=2.0, width=0.2, shift=(-0.5, 0.5))
@@ -156,7 +156,7 @@ def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
     x0, _ = SHORT.sample(24, rng(7))
     y = measured.observe(x0, rng(8))
     exact = FamilyOracle(SHORT, HO)
-    *_, x = sample(Guided(exact, measured, y), tuple(x0.shape), generator=rng(9))
+    *_, x = sample(PseudoinverseGuidance(exact, measured, y), tuple(x0.shape), generator=rng(9))
     missed = (measured(x) - y).square().mean().sqrt()
     assert missed < 1.5 * 0.05 and fit_family(x, SHORT).valid.float().mean() > 0.9
     *_, free = sample(exact, tuple(x0.shape), generator=rng(9))
@@ -186,7 +186,7 @@ def test_guided_samples_are_wavelets_that_agree_with_what_was_measured():
         (lambda: Measurement(torch.eye(8), math.nan), ValueError, "a number from 0.01"),
         (lambda: Measurement.samples(torch.ones(8), 0.1), TypeError, "must be a boolean tensor"),
         (
-            lambda: Guided(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 7)),
+            lambda: PseudoinverseGuidance(Plain(), Measurement(torch.eye(8), 0.1), torch.zeros(2, 7)),
             ValueError,
             r"y must have shape \(B, 8\)",
         ),
@@ -223,7 +223,7 @@ class Knows:
 @pytest.mark.parametrize(("weight", "expected", "calls"), [(0, 0.0, 2), (0.5, 1.5, 2), (1, 3.0, 1), (2.5, 7.5, 2)])
 def test_guidance_goes_from_the_free_answer_through_the_conditional_one(weight, expected, calls):
     inner, xt = Knows(), torch.randn(4, 1, 8, generator=rng())
-    found = Asked(inner, torch.full((4, 1), 3.0), weight)(xt, 300)
+    found = ClassifierFreeGuidance(inner, torch.full((4, 1), 3.0), weight)(xt, 300)
     a, s = HO(torch.tensor([300]))
     assert_close(found.x0, torch.full_like(xt, expected))
     assert_close(a * found.x0 + s * found.eps, xt, rtol=1e-4, atol=1e-5)
@@ -232,12 +232,12 @@ def test_guidance_goes_from_the_free_answer_through_the_conditional_one(weight, 
 
 def test_samples_have_what_was_asked_for():
     cond = torch.tensor([[-1.0], [0.5], [2.0]])
-    *_, x0 = sample(Asked(Knows(), cond), (3, 1, 8), 10, generator=rng())
+    *_, x0 = sample(ClassifierFreeGuidance(Knows(), cond), (3, 1, 8), 10, generator=rng())
     assert_close(x0, cond[:, :, None].expand(3, 1, 8), rtol=0, atol=1e-5)
 
 
 def test_what_is_not_asked_is_nan():
-    cond = ask(SHORT, 3, b=0.5, w=torch.tensor([4.0, 5.0, 7.0]))
+    cond = conditions(SHORT, 3, b=0.5, w=torch.tensor([4.0, 5.0, 7.0]))
     assert_close(cond[:, 2], torch.tensor([4.0, 5.0, 7.0]))
     assert (cond[:, 0] == 0.5).all() and cond[:, 1].isnan().all()
 
@@ -245,13 +245,13 @@ def test_what_is_not_asked_is_nan():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ask(SHORT, 2, v=1.0), "has the parameters b, s, w, not 'v'"),
-        (lambda: ask(SHORT, 2, w=8.0), "w lies between 4 and 7"),
-        (lambda: ask(SHORT, 2, w=math.nan), "w lies between 4 and 7"),
-        (lambda: Asked(Knows(), torch.ones(2, 1), -0.5), "A guidance weight must be"),
-        (lambda: Asked(Knows(), torch.ones(2, 1), math.nan), "A guidance weight must be"),
-        (lambda: Asked(Knows(), torch.ones(2)), "must have shape"),
-        (lambda: Asked(Knows(), torch.full((2, 1), math.inf)), "must be finite"),
+        (lambda: conditions(SHORT, 2, v=1.0), "has the parameters b, s, w, not 'v'"),
+        (lambda: conditions(SHORT, 2, w=8.0), "w lies between 4 and 7"),
+        (lambda: conditions(SHORT, 2, w=math.nan), "w lies between 4 and 7"),
+        (lambda: ClassifierFreeGuidance(Knows(), torch.ones(2, 1), -0.5), "A guidance weight must be"),
+        (lambda: ClassifierFreeGuidance(Knows(), torch.ones(2, 1), math.nan), "A guidance weight must be"),
+        (lambda: ClassifierFreeGuidance(Knows(), torch.ones(2)), "must have shape"),
+        (lambda: ClassifierFreeGuidance(Knows(), torch.full((2, 1), math.inf)), "must be finite"),
     ],
 )
 def test_a_wrong_question_is_told(make, message):

@@ -20,7 +20,7 @@ from ddpm_lib import (
     sample,
 )
 from ddpm_lib.diffusion import Measurement
-from ddpm_lib.sampling import Chunked, Evaluation, Guided, dps, repaint
+from ddpm_lib.sampling import Chunked, Evaluation, PseudoinverseGuidance, dps, repaint
 
 DOUBLE = torch.float64
 L, SIGMA = 4, 0.3
@@ -163,7 +163,7 @@ def test_guided_takes_a_variance_for_an_oracle_too():
     xt, y = torch.randn(2, 1, L, generator=rng(8), dtype=DOUBLE), torch.randn(2, 3, generator=rng(10), dtype=DOUBLE)
     x0 = exact(xt, 300).x0
     expected = x0 + ((y - MIXED(x0)) / 0.1**2 @ MIXED.matrix)[:, None] @ exact.covariance(xt, 300)
-    found = Guided(exact, MIXED, y, variance=lambda schedule, t: torch.zeros(len(t)))(xt, 300).x0
+    found = PseudoinverseGuidance(exact, MIXED, y, variance=lambda schedule, t: torch.zeros(len(t)))(xt, 300).x0
     assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -241,7 +241,7 @@ def test_every_signal_has_its_own_measurement(rows):
     seen = Measurement(torch.eye(4)[:2], 0.1)
     for y in (torch.zeros(rows, 2), torch.zeros(2, 1)):
         with pytest.raises(ValueError, match=r"Measurements must have shape|y must have shape"):
-            Guided(exact, seen, y)(x, 300)
+            PseudoinverseGuidance(exact, seen, y)(x, 300)
         for step in (repaint, dps):
             with pytest.raises(ValueError, match="Measurements must have shape"):
                 step(exact, x, 300, 200, x, measurement=seen, y=y)

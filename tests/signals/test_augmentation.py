@@ -7,7 +7,7 @@ import torch
 from helpers import mean_and_error, noise, rng
 
 from ddpm_lib import BenchmarkMorlet, Finite, Morlet, Recipe, fit_family, linear_skip, stream
-from ddpm_lib.measures import laws
+from ddpm_lib.measures import parameter_distances
 from ddpm_lib.signals import Augmented, Negate, Reverse, Scale, Shift
 from ddpm_lib.signals.augmentation import ALL
 
@@ -72,7 +72,7 @@ def test_only_what_keeps_the_law_keeps_it():
         fits = fit_family(kind()(x0, rng(9)), FAMILY)
         valid[kind] = fits.valid.double().mean().item()
         if kind is Reverse:
-            assert all(law.value < law.floor for law in laws(fits, FAMILY).values())
+            assert all(law.value < law.floor for law in parameter_distances(fits, FAMILY).values())
     assert valid[Reverse] == 1.0
     assert valid[Shift] < 0.99 and valid[Scale] < 0.5 and abs(valid[Negate] - 0.5) < 0.06
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ddpm_lib import fit, load, save, train_or_load
-from ddpm_lib.training import atomic, longer, loop, store
+from ddpm_lib.training import atomic, loop, shipped_recipe, store
 from ddpm_lib.training.loop import _Checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec.*:")
@@ -302,7 +302,7 @@ def test_the_shipped_model_agrees_with_its_checksum():
     with safe_open(path, framework="pt") as file:
         header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert header["sha256"] == store._checksum(header["card"], tensors)
-    assert json.loads(header["card"])["recipe"] == longer().fingerprint()
+    assert json.loads(header["card"])["recipe"] == shipped_recipe().fingerprint()
 
 
 def test_what_another_version_has_cached_is_not_used(cache, trained, monkeypatch):

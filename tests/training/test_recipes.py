@@ -33,8 +33,8 @@ from ddpm_lib import (
     vlb,
 )
 from ddpm_lib.diffusion import draw_times
-from ddpm_lib.training import longer
 from ddpm_lib.training import recipe as recipe_module
+from ddpm_lib.training import shipped_recipe
 
 FAMILY = SHORT
 LIBRARY = Path(recipe_module.__file__).parents[1]
@@ -95,7 +95,7 @@ def test_the_network_of_the_book():
 
 
 def test_half_of_the_signals_are_told_half_of_their_parameters():
-    recipe = small(batch=8000, told=0.6)
+    recipe = small(batch=8000, p_conditional=0.6)
     x0, t, eps, weight, cond = recipe.draw(net(FAMILY, 0))(3)
     heard = ~cond.isnan()
     assert abs(float(heard.any(1).double().mean()) - 0.6 * (1 - 0.5**3)) < 0.02
@@ -112,7 +112,7 @@ def test_training_tells_the_network():
     network = partial(linear_skip, n=500, conditional=True, width=8, blocks=1, dim=16)
 
     def moved(told):
-        recipe = small(network=network, told=told, weight_decay=0.0)
+        recipe = small(network=network, p_conditional=told, weight_decay=0.0)
         before, after = (d.network.network.conditions for d in (recipe.build(), fit(recipe).denoiser))
         return [not torch.equal(getattr(before, k), getattr(after, k)) for k in ("value", "null")]
 
@@ -121,7 +121,7 @@ def test_training_tells_the_network():
 
 def test_the_model_of_the_book_hears():
     """Told the parameters it errs far less than the best denoiser that is not told."""
-    model, family = pretrained(), longer().family
+    model, family = pretrained(), shipped_recipe().family
     x0, params = family.sample(512, stream(9, 0, 0))
     t, eps = torch.full((512,), 300), torch.randn(x0.shape, generator=stream(9, 1, 0))
     told, silent = (float(loss(model, x0, t, eps, cond=c).mean()) for c in (params, None))
@@ -129,8 +129,8 @@ def test_the_model_of_the_book_hears():
 
 
 def test_a_share_and_a_family_are_needed():
-    with pytest.raises(ValueError, match="told of a recipe must be a number from 0 to 1"):
-        small(told=1.5)
+    with pytest.raises(ValueError, match="p_conditional of a recipe must be a number from 0 to 1"):
+        small(p_conditional=1.5)
     with pytest.raises(ValueError, match="family with a box"):
         linear_skip(report_grid(128), conditional=True)
 

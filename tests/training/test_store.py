@@ -30,7 +30,7 @@ from ddpm_lib import (
     save,
     train_or_load,
 )
-from ddpm_lib.training import atomic, cache_dir, longer, loop, store
+from ddpm_lib.training import atomic, cache_dir, loop, shipped_recipe, store
 
 FAMILY = SHORT
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec.*:")
@@ -252,7 +252,7 @@ def test_the_model_of_the_book_comes_with_the_package(cache):
     (file,) = store.SHIPPED.glob("*.safetensors")
     assert file.stat().st_size < 3e6
     card = (store.SHIPPED / "README.md").read_text("utf-8")
-    assert longer().fingerprint() in card and f"{sum(p.numel() for p in model.network.parameters()):,}" in card
+    assert shipped_recipe().fingerprint() in card and f"{sum(p.numel() for p in model.network.parameters()):,}" in card
 
 
 ELSEWHERE = """
@@ -273,7 +273,7 @@ def test_a_model_is_known_on_another_processor(switch):
     name, value = switch.split("=")
     command = [sys.executable, "-c", ELSEWHERE]
     done = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True, check=False)
-    recipes = Recipe(), longer(), Recipe(Morlet(frequency=(5.0, 20.0), length=500))
+    recipes = Recipe(), shipped_recipe(), Recipe(Morlet(frequency=(5.0, 20.0), length=500))
     assert done.stdout == f"{[recipe.fingerprint() for recipe in recipes]}\n", done.stderr
 
 
