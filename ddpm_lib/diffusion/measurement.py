@@ -51,6 +51,8 @@ class Measurement:
         mask = torch.as_tensor(mask)
         if mask.dtype != torch.bool:
             raise TypeError(f"A mask must be a boolean tensor of shape (L,), got {mask.dtype}.")
+        if not mask.any():
+            raise ValueError("A mask must be True where a sample is known, and it is False everywhere: nothing is.")
         return cls(torch.eye(len(mask))[mask], sigma)
 
     @classmethod
