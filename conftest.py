@@ -16,7 +16,7 @@ from book import cache_dir  # noqa: E402
 PASSED = "book/passed"
 cells: dict[Path, set[str]] = {}
 
-if shapecheck.available():
+if shapecheck.available() and "MUTANT_UNDER_TEST" not in os.environ:  # mutmut wraps every function itself
     shapecheck.install()
 
 matplotlib.use("agg")
