@@ -240,7 +240,7 @@ def test_weights_serve_the_loss():
 
 
 @pytest.mark.parametrize("weight", ALL)
-@pytest.mark.parametrize("schedule", [HO, linear(1), linear(50)], ids=str)
+@pytest.mark.parametrize("schedule", [HO, linear(1), linear(50)], ids=lambda schedule: f"T={schedule.T}")
 def test_every_weight_is_positive_and_finite(weight, schedule):
     w = weight(schedule, torch.arange(1, schedule.T + 1))
     assert w.shape == (schedule.T,) and (w > 0).all() and torch.isfinite(w).all()

@@ -45,7 +45,7 @@ def flow_law(exact, x0):
 # --- the flow -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [HO, linear(100)], ids=str)
+@pytest.mark.parametrize("schedule", [HO, linear(100)], ids=lambda schedule: f"T={schedule.T}")
 @pytest.mark.parametrize("kind", [lambda d: d, Bare], ids=["covariance", "derivative"])
 def test_gaussian_data_have_the_likelihood_of_the_closed_form(schedule, kind):
     exact, x0 = correlated(schedule=schedule)
