@@ -35,6 +35,7 @@ from ddpm_lib.diffusion import WithCovariance, schedules
 from ddpm_lib.sampling import Chunked, Counted, Evaluation, advance, algorithm_2, grids, walk
 from ddpm_lib.sampling.grids import TILT
 from ddpm_lib.sampling.steps import ALL
+from ddpm_lib.signals.source import name_of
 
 DOUBLE = torch.float64
 every = pytest.mark.parametrize("step", ALL, ids=[s.__name__ for s in ALL])
@@ -197,7 +198,7 @@ def test_an_unscaled_schedule_starts_from_the_wrong_law(T, expected):
 
 @pytest.mark.slow
 @every
-@pytest.mark.parametrize("grid", [*grids.ALL, partial(even_log_snr, tilt=TILT)], ids=str)
+@pytest.mark.parametrize("grid", [*grids.ALL, partial(even_log_snr, tilt=TILT)], ids=name_of)
 def test_more_steps_come_closer(step, grid):
     """The mean is right at any number of steps; the spread gets there."""
     errors = []
