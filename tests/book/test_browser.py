@@ -116,7 +116,7 @@ def test_every_public_name_has_one_entry_a_link_to_it_and_its_source(html):
     entries = [(page, *found) for page in API for found in re.findall(ENTRY, (html / page).read_text("utf-8"), re.S)]
     overview = (html / "chapters/api.html").read_text("utf-8")
     for name in ddpm_lib.__all__:
-        mine = [entry for entry in entries if entry[1].split(".")[-1] == name and entry[1].count(".") == 2]
+        mine = [entry for entry in entries if entry[1].split(".")[-1] == name and entry[1].count(".") == 3]
         assert len(mine) == 1, f"{name} has {len(mine)} entries in the reference"
         ((page, full, rest),) = mine
         assert f'href="{page.removeprefix("chapters/")}#{full}"' in overview
