@@ -10,6 +10,7 @@ import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
+import guards
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,3 +77,10 @@ def test_the_import_takes_at_most_two_and_a_half_times_that_of_torch():
     torch, ours = (min(python(code.format(name)) for _ in range(3)) for name in ("torch", "ddpm_lib"))
     print(f"import torch {torch:.2f} s, import ddpm_lib {ours:.2f} s")
     assert ours <= 2.5 * torch
+
+
+def test_what_comes_in_is_checked_at_the_door_and_not_everywhere():
+    """At most 5 guards in 100 lines of code (`tools/guards.py`): inside, the formula stands alone."""
+    library = sorted(path for path in (ROOT / "ddpm_lib").rglob("*.py") if "equations" not in path.parts)
+    _, code, refused = guards.count(library)
+    assert 0.01 * code < refused <= 0.05 * code
