@@ -257,10 +257,10 @@ def test_the_model_of_the_book_comes_with_the_package(cache):
 
 ELSEWHERE = """
 from ddpm_lib import Morlet, Recipe, pretrained
-from ddpm_lib.training import longer, loop
+from ddpm_lib.training import loop, shipped_recipe
 loop.fit = None  # nothing is trained
 pretrained()
-print([recipe.fingerprint() for recipe in (Recipe(), longer(), Recipe(Morlet(frequency=(5.0, 20.0), length=500)))])
+print([recipe.fingerprint() for recipe in (Recipe(), shipped_recipe(), Recipe(Morlet(frequency=(5.0, 20.0), length=500)))])
 """
 
 

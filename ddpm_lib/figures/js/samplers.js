@@ -108,7 +108,7 @@ function solve(M, r) {
   return z;
 }
 
-// guidance.Guided with LinearCovariance, where the samples of y with known[i] are measured, with noise sigma: Kalman's
+// sampling.PseudoinverseGuidance with LinearCovariance, where the samples of y with known[i] are measured, with noise sigma: Kalman's
 // update of x̂_0. With C = U·D·Uᵀ and B = √D·Uᵀ on the known samples it is U·√D·(σ² + B·Bᵀ)⁻¹·B·(y - x̂_0).
 function guided(ask, { basis, power }, y, known, sigma = 0.01) {
   const rank = power.length, gram = new Float64Array(rank * rank);
