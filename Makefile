@@ -78,7 +78,7 @@ equations: $(STAMP)  ## [use] check the report's 52 equations; prints a summary
 	$(BIN)/python -m ddpm_lib.equations
 
 test-fast: $(STAMP)  ## [maintain] the tests of the library alone, about a minute
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
+	OMP_NUM_THREADS=1 SHAPES=off $(BIN)/python -m pytest tests ddpm_lib -m "not browser and not slow" -n auto
 
 test-browser: $(STAMP)  ## the tests of the built pages alone
 	$(BIN)/python -m pytest $$(grep -rl --include='test_*.py' mark.browser tests) -m browser -n auto --maxprocesses 4 -rP

@@ -16,7 +16,8 @@ from book import cache_dir  # noqa: E402
 PASSED = "book/passed"
 cells: dict[Path, set[str]] = {}
 
-if shapecheck.available() and "MUTANT_UNDER_TEST" not in os.environ:  # mutmut wraps every function itself
+wanted = os.environ.get("SHAPES") != "off" and "MUTANT_UNDER_TEST" not in os.environ  # mutmut wraps every function
+if shapecheck.available() and wanted:
     shapecheck.install()
 
 matplotlib.use("agg")

@@ -12,6 +12,7 @@ import torch
 from ddpm_lib import Gaussian, Prediction, linear, loss, q_sample, shapes
 
 ROOT = Path(__file__).resolve().parents[1]
+HOOKED = shapecheck.available() and os.environ.get("SHAPES") != "off"  # what conftest.py asks
 
 WITHOUT = """
 import sys
@@ -37,7 +38,7 @@ def test_the_hook_knows_every_name_of_a_shape():
     assert all(shapecheck.NAMES.fullmatch(name) for name in shapes.__all__)
 
 
-@pytest.mark.skipif(not shapecheck.available(), reason="jaxtyping and beartype are not installed")
+@pytest.mark.skipif(not HOOKED, reason="jaxtyping and beartype are not installed, or SHAPES=off")
 def test_a_wrong_shape_fails():
     """Also one that broadcasting would hide: noise of one channel for signals of two."""
     x0, t = torch.zeros(3, 2, 4), torch.tensor([1, 2, 3])

@@ -186,7 +186,9 @@ def repaint(
     True
     """
     if not measurement.selects:
-        raise ValueError("RePaint puts samples back, and this measurement mixes them: use PseudoinverseGuidance or dps.")
+        raise ValueError(
+            "RePaint puts samples back, and this measurement mixes them: use PseudoinverseGuidance or dps."
+        )
     schedule, matrix, y = denoiser.schedule, measurement.matrix.to(xt), y.to(xt)
     left = schedule.noise(s) - schedule.alpha_bar(s) * measurement.sigma**2  # y has brought its own noise
     if left <= 0:

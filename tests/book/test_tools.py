@@ -197,6 +197,7 @@ def test_the_chapters_begin_as_the_trial_expects():
     assert len(starts) > 20 and all(alone.HERE in start for start in starts)
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_named(small):
     file = small("bad", "a = 1", "b = a / 0")
     with pytest.raises(book.ChapterFailed, match=r"(?s)bad, code cell 2 \(b = a / 0\):.*ZeroDivisionError"):

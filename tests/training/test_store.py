@@ -260,7 +260,8 @@ from ddpm_lib import Morlet, Recipe, pretrained
 from ddpm_lib.training import loop, shipped_recipe
 loop.fit = None  # nothing is trained
 pretrained()
-print([recipe.fingerprint() for recipe in (Recipe(), shipped_recipe(), Recipe(Morlet(frequency=(5.0, 20.0), length=500)))])
+recipes = Recipe(), shipped_recipe(), Recipe(Morlet(frequency=(5.0, 20.0), length=500))
+print([recipe.fingerprint() for recipe in recipes])
 """
 
 

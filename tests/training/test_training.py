@@ -88,6 +88,7 @@ def threads_of(steps, **options):
     return numbers
 
 
+@pytest.mark.slow
 def test_a_run_gives_way_to_other_programs(monkeypatch):
     """As if it had none of its cores: from the 21st step on, and never where the number of threads is said."""
     before = torch.get_num_threads()
